@@ -136,7 +136,7 @@ class Panel:
         """Show the parameter node of the scene, and select the first volume if none is selected."""
         self.server_dialog.read()
         self.follow(self.logic.getParameterNode())
-        self.results.follow()
+        self.results.take_over()
         self.comparing.render()
         self.select_volume()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ClassScaleSegLib.labels.label import one_line
+from ClassScaleSegLib.scene.correction import correction_in
 from ClassScaleSegLib.scene.hiding import is_shown_instead, stand_ins
 from slicer_application import application, qt, slicer
 from vtk.util.numpy_support import vtk_to_numpy
@@ -163,6 +164,8 @@ class PanelChecks:
         self.demand(panel.ui.show3DButton.enabled == bool(listed), "Show 3D can be pressed")
         self.demand(panel.ui.saveButton.enabled == (node is not None), "Save can be pressed")
         self.demand(panel.ui.tableButton.enabled == bool(listed), "Statistics can be pressed")
+        self.demand(panel.ui.correctButton.enabled == bool(listed), "Correct can be pressed")
+        self.demand(correction_in(self.scene) is None, "a correction was not taken over")
         self.check_comparison()
 
     def check_comparison(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ClassScaleSegLib.scene.correction import correction_in
 from hypothesis import strategies as st
+from painting import paint
 from panel_actions import Acting, action, number, toggle, yes
 from panel_scene import NAMES
 from slicer_application import slicer
@@ -10,6 +12,7 @@ from slicer_application import slicer
 FILES = ("", "a", "a.seg.nrrd", "missing/b", "folder")
 COMPARING = ("compareButton", "compareButton", "compareTableButton", "differencesButton", "hideDifferencesButton")
 EDITS = ("rename", "remove", "colour", "erase", "add", "own image", "all 3D", "no 3D", "surface as source", "new value")
+CORRECTING = ("begin", "begin", "add", "erase", "lock", "other segment", "new segment", "back", "back", "discard")
 CASES = ("open", "row", "reference", "reference", "compare", "compare", "save", "structure set", "tick", "close")
 
 
@@ -73,6 +76,27 @@ class ResultActions(Acting):
         self.file, self.yes = file, yes
         if self.open:
             self.panel.ui.saveButton.click()
+
+    @action(what=st.sampled_from(CORRECTING), index=number, yes=yes)
+    def correct(self, what: str, index: int, yes: bool) -> None:
+        self.yes, table, bar = yes, self.panel.results.table, self.panel.results.correcting.bar
+        if what == "begin" and self.open:
+            if table.proxy.rowCount():
+                table.view.setCurrentIndex(table.proxy.index(index % table.proxy.rowCount(), 0))
+            self.panel.ui.correctButton.click()
+        correction = correction_in(self.scene)
+        if self.open or correction is None:
+            return
+        segmentation = correction.GetSegmentation()
+        if what in ("add", "erase") and (ids := segmentation.GetSegmentIDs()):
+            box = (slice(index, index + 3), slice(0, 2 * index + 1), slice(None))
+            paint(box, "Add" if what == "add" else "Remove", ids[0])
+        elif what == "other segment" and (ids := segmentation.GetSegmentIDs()):
+            segmentation.RemoveSegment(ids[index % len(ids)])
+        elif what == "new segment":
+            segmentation.AddEmptySegment()
+        elif what in ("lock", "back", "discard"):
+            {"lock": bar.lock_box, "back": bar.back_button, "discard": bar.discard_button}[what].click()
 
     @action(folder=st.sampled_from(("", "results/training", "results/a")), yes=yes)
     def save_for_training(self, folder: str, yes: bool) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import vtk
 from ClassScaleSegLib import ImageError
 from ClassScaleSegLib.scene.correction import (
     OTHERS,
@@ -20,12 +19,12 @@ from ClassScaleSegLib.scene.correction import (
 from ClassScaleSegLib.scene.segment_editor import are_others_locked, editor_node, lock_others
 from ClassScaleSegLib.scene.segmentation_reader import open_structures
 from ClassScaleSegLib.scene.surfaces import SURFACE, show_3d
+from painting import EVERYWHERE, paint
 from slicer_application import TURNED, add_volume, application, import_scene, saved_scene, slicer, transform
 from test_module_compare import SHAPE, labels, scene, segmentation  # noqa: F401
 from test_module_logic import add_segment
 
 LIVER, SPLEEN, KIDNEY = "Segment_1", "Segment_2", "Segment_3"
-EVERYWHERE = (slice(None),) * 3
 STRIP = (slice(4, 8), slice(0, 14), slice(2, 12))  # z, y, x: through all three, and beyond them
 
 
@@ -33,23 +32,6 @@ STRIP = (slice(4, 8), slice(0, 14), slice(2, 12))  # z, y, x: through all three,
 def found(scene):
     """A result with three structures."""
     return segmentation(scene, "Result")
-
-
-def paint(box=STRIP, mode="Add", segment=STRUCTURE):
-    """Paint a box, slices along z, y, x, as the Segment Editor does with the settings of its module."""
-    editor = editor_node(slicer.mrmlScene)
-    node, logic = editor.GetSegmentationNode(), slicer.vtkSlicerSegmentEditorLogic()
-    logic.SetMRMLScene(slicer.mrmlScene)
-    logic.SetSegmentEditorNode(editor)
-    editor.SetSelectedSegmentID(segment)
-    assert logic.ResetModifierLabelmapToDefault()
-    image = logic.GetModifierLabelmap()
-    array = vtk.util.numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
-    array = array.reshape(image.GetDimensions()[::-1])
-    array[:] = 0
-    array[box] = 1
-    logic.ModifySegmentByLabelmap(node, segment, image, getattr(logic, f"ModificationMode{mode}"), True, False)
-    logic.SetSegmentEditorNode(None)
 
 
 def voxels(node) -> np.ndarray:

@@ -26,7 +26,7 @@ from ..labels.table import LabelTable
 from .results import note, owner_of, put_beside, removed_on_failure
 from .segment_editor import Change, change_segment, editor_node, lock_others, select_segment
 from .segmentation_node import fill_segmentation_node, shared_image
-from .segmentation_reader import LABELMAP, open_segmentation
+from .segmentation_reader import LABELMAP, open_segmentation, open_structures
 from .sequence import browser_of
 from .surfaces import give_surfaces, take_surfaces
 
@@ -92,9 +92,7 @@ def begin_correction(node: vtkMRMLSegmentationNode, segment_id: str) -> vtkMRMLS
             f"{name} does not consist of label maps, which alone can be painted. In the module Segmentations, make "
             f"{LABELMAP} its source representation."
         )
-    opened = open_segmentation(node, local=True)
-    if opened is None:
-        raise ImageError(f"There is no structure in {name}.")
+    opened = open_structures(node, local=True)
     value = _value(opened, segment_id)
     own, others = _divided(opened, value)
     whole = opened.segmentation
@@ -134,9 +132,7 @@ def finish_correction(correction: vtkMRMLSegmentationNode) -> Corrected:
     """
     try:
         node, segment_id = _corrected_by(correction)
-        opened = open_segmentation(node, local=True)
-        if opened is None:
-            raise ImageError(f"There is no structure in {node.GetName()} any more.")
+        opened = open_structures(node, local=True)
         value = _value(opened, segment_id)
     except ImageError as error:
         _end(correction)
@@ -268,7 +264,7 @@ def _corrected_by(correction: vtkMRMLSegmentationNode) -> tuple[vtkMRMLSegmentat
         raise ImageError("The segmentation that was corrected is not in the scene any more.")
     segment = node.GetSegmentation().GetSegment(notes["segment"])
     if segment is None or (segment.GetName() or "") != notes["name"]:
-        raise ImageError(f"{node.GetName()} has no structure {notes['name']} any more.")
+        raise ImageError(f"There is no structure {notes['name']} in {node.GetName()} any more.")
     return node, notes["segment"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ _TAG, _KIND = "SegmentEditor", "vtkMRMLSegmentEditorNode"  # singleton tag and c
 
 
 class Change(Enum):
-    """What :func:`change_segment` does with some voxels."""
+    """What :func:`change_segment` does with some voxels: removes them, adds them, or also takes them from others."""
 
-    REMOVE = "the segment loses them"
-    ADD = "the segment gets them, and others keep them"
-    ADD_AND_TAKE = "the segment gets them, and others lose them"
+    REMOVE = auto()
+    ADD = auto()
+    ADD_AND_TAKE = auto()
 
 
 def editor_node(scene: vtkMRMLScene) -> vtkMRMLSegmentEditorNode:

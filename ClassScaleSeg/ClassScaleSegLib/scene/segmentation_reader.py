@@ -105,12 +105,12 @@ def open_segmentation(node: vtkMRMLSegmentationNode, local: bool = False) -> Ope
     return _read(segmentation, world, resample=True)
 
 
-def open_structures(node: vtkMRMLSegmentationNode) -> Opened:
+def open_structures(node: vtkMRMLSegmentationNode, local: bool = False) -> Opened:
     """Return what :func:`open_segmentation` does.
 
     :raises ImageError: also if there is no segment with a voxel.
     """
-    opened = open_segmentation(node)
+    opened = open_segmentation(node, local)
     if opened is None:
         raise ImageError(f"There is no structure in {node.GetName()}.")
     return opened

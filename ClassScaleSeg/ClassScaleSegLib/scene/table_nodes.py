@@ -82,6 +82,11 @@ def measure_node(
     return table, inside
 
 
+def statistics_table(node: vtkMRMLSegmentationNode) -> vtkMRMLTableNode | None:
+    """Return the table that `measure_node` has filled for a segmentation; ``None`` if there is none."""
+    return noted(node, _STATISTICS, "vtkMRMLTableNode")
+
+
 def write_measures(path: str | Path, opened: Opened, volume: vtkMRMLScalarVolumeNode | None) -> bool:
     """Measure the structures of any segmentation node, and write them to a file, which is replaced if there is one.
 

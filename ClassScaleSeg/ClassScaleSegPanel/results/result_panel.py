@@ -18,6 +18,7 @@ from ..widgets.search_table import Row
 from ..widgets.texts import tell, tell_error, tip
 from ..widgets.watching import Watching
 from .contents import changes, contents
+from .correcting import Correcting
 from .saving import ask_file
 from .section import StructureSection, amount, attempt, searched
 from .statistics_menu import StatisticsMenu
@@ -69,7 +70,9 @@ class ResultPanel(StructureSection):
         ui.saveButton.connect("clicked(bool)", lambda: self._save())
         ui.backButton.connect("clicked(bool)", lambda: self._go_back())
         ui.trainingButton.connect("clicked(bool)", lambda: self._save_for_training())
+        ui.correctButton.connect("clicked(bool)", lambda: self._correct())
         ui.resultSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose)
+        self.correcting = Correcting(state, logic)
         self.statistics = StatisticsMenu(ui.tableButton, state, self.say)
         # shown instead, if the volume comes from DICOM
         self.save_menu = qt.QMenu(ui.saveButton)
@@ -125,8 +128,16 @@ class ResultPanel(StructureSection):
         self._replaced = (node, before)
         self.render()
 
+    def take_over(self) -> None:
+        """List the structures again if they were edited elsewhere, above all if one was corrected."""
+        text = self.correcting.take_over()
+        self.follow()
+        if text:
+            self.say(text)
+
     def forget(self, node: vtkMRMLNode | None) -> None:
-        """Do not bring back a node that is removed; ``None``: any."""
+        """Do not bring back a node that is removed, or correct it; ``None``: any."""
+        self.correcting.forget(node)
         if node is None or (self._replaced is not None and any(node is one for one in self._replaced)):
             self._replaced = None
             self.render()
@@ -148,7 +159,7 @@ class ResultPanel(StructureSection):
         button, node = self._ui.show3DButton, self._state.node
         with silent(button):
             button.checked = node is not None and has_surfaces(node)
-        button.enabled = self._ui.tableButton.enabled = bool(self.table.keys())
+        button.enabled = self._ui.tableButton.enabled = self._ui.correctButton.enabled = bool(self.table.keys())
         with silent(self._ui.resultSelector):
             if self._ui.resultSelector.currentNode() is not node:
                 self._ui.resultSelector.setCurrentNode(node)
@@ -166,6 +177,7 @@ class ResultPanel(StructureSection):
         """Stop following the node."""
         self._soon.stop()
         self._watching.stop()
+        self.correcting.close()
 
     def _choose(self, node: vtkMRMLSegmentationNode | None) -> None:
         if node is None:
@@ -226,6 +238,15 @@ class ResultPanel(StructureSection):
             tell_error(fault, _("The segmentation was not saved"))
         elif told:
             tell(" ".join(told), title)
+
+    def _correct(self) -> None:
+        node, segment_id = self._state.node, self.table.current()
+        if node is None:
+            return
+        if not segment_id:
+            tell(_("To correct a structure, click it in the table below."), _("Correct"))
+        elif fault := self.correcting.begin(node, segment_id):
+            tell_error(fault, _("The structure cannot be corrected"))
 
     def _save_for_training(self) -> None:
         node = self._state.node

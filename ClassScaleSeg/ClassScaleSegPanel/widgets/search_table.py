@@ -208,6 +208,11 @@ class SearchTable:
         """Return the keys of all rows, in the order in which they were given."""
         return list(self._items)
 
+    def current(self) -> str:
+        """Return the key of the row that was clicked or reached by the arrow keys; empty if there is none."""
+        row = self.view.currentIndex().row()
+        return self._key(row) if row >= 0 else ""
+
     def ticked(self) -> list[str]:
         """Return the keys of the ticked rows, shown or not, in the order in which the rows were given."""
         return [key for key, item in self._items.items() if item.checkState() == qt.Qt.Checked]

@@ -156,6 +156,14 @@
         <translation>Protokoll kop&amp;ieren</translation>
     </message>
     <message>
+        <source>Correct the structure that you have clicked in the table, in Slicer's Segment Editor. All others are locked: painting stops at their borders, until you unlock them there. What you have painted is taken over when you come back.</source>
+        <translation>Die in der Tabelle angeklickte Struktur in Slicers Segment Editor korrigieren. Alle anderen sind gesperrt: Zeichnen endet an ihren Grenzen, bis Sie sie dort entsperren. Was Sie gezeichnet haben, wird übernommen, wenn Sie zurückkommen.</translation>
+    </message>
+    <message>
+        <source>Correct...</source>
+        <translation>Korrigieren...</translation>
+    </message>
+    <message>
         <source>Create new segmentation</source>
         <translation>Neue Segmentierung anlegen</translation>
     </message>
@@ -987,6 +995,10 @@
         <translation>Von einem Bild sind {offset} von {size} Bytes angekommen. Senden Sie zuerst den Rest.</translation>
     </message>
     <message>
+        <source>Other structures</source>
+        <translation>Andere Strukturen</translation>
+    </message>
+    <message>
         <source>Put it into the environment variable CLASSSCALESEG_TOKEN, or name a file that holds it (--server-token-file).</source>
         <translation>Geben Sie es mit der Umgebungsvariablen CLASSSCALESEG_TOKEN an, oder nennen Sie eine Datei, in der es steht (--server-token-file).</translation>
     </message>
@@ -1387,6 +1399,10 @@
         <translation>Der Segmentierungsprozess schlug ohne Meldung fehl. Näheres steht im Protokoll.</translation>
     </message>
     <message>
+        <source>The segmentation that was corrected is not in the scene any more.</source>
+        <translation>Die Segmentierung, die korrigiert wurde, ist nicht mehr in der Szene.</translation>
+    </message>
+    <message>
         <source>The segmentation was cancelled. The scene was not changed.</source>
         <translation>Die Segmentierung wurde abgebrochen. Die Szene wurde nicht verändert.</translation>
     </message>
@@ -1523,12 +1539,20 @@
         <translation>Eine Option {unknown} gibt es nicht. Die Optionen sind {listed}.</translation>
     </message>
     <message>
+        <source>There is no segment {segment_id} any more.</source>
+        <translation>Es gibt das Segment {segment_id} nicht mehr.</translation>
+    </message>
+    <message>
         <source>There is no server {name}. The known servers: {known}.</source>
         <translation>Es gibt keinen Server {name}. Die bekannten Server: {known}.</translation>
     </message>
     <message>
         <source>There is no structure in {value}.</source>
         <translation>{value} enthält keine Struktur.</translation>
+    </message>
+    <message>
+        <source>There is no structure {name} in {value} any more.</source>
+        <translation>{value} hat keine Struktur {name} mehr.</translation>
     </message>
     <message>
         <source>There is no such {what}. It was removed, its time is over, or the server was started again; send it again.</source>
@@ -2747,6 +2771,10 @@
         <translation>{error} Um die Lage von Klassen zu finden, geben Sie den Ordner oder die Datei eines einzelnen Modells an.</translation>
     </message>
     <message>
+        <source>{error} What you have painted is the segmentation {value}.</source>
+        <translation>{error} Was Sie gezeichnet haben, ist die Segmentierung {value}.</translation>
+    </message>
+    <message>
         <source>{fields} fields were found, {header} were expected.</source>
         <translation>{fields} Felder wurden gefunden, {header} erwartet.</translation>
     </message>
@@ -3543,6 +3571,10 @@
         <translation>{name} konnte nicht segmentiert werden ({fault}). Siehe das Fehlerprotokoll von Slicer.</translation>
     </message>
     <message>
+        <source>{name} does not consist of label maps, which alone can be painted. In the module Segmentations, make {labelmap} its source representation.</source>
+        <translation>{name} besteht nicht aus Label-Maps, und nur in diesen kann gezeichnet werden. Machen Sie im Modul Segmentations {labelmap} zur Quelldarstellung.</translation>
+    </message>
+    <message>
         <source>{name} does not have the classes {classes}, which tell {name2} where to look. Name others (--locate-with, --locate-classes), or let it see the whole image (--locate-with none).</source>
         <translation>{name} hat die Klassen {classes} nicht, die {name2} sagen, wo zu suchen ist. Nennen Sie andere (--locate-with, --locate-classes), oder lassen Sie es das ganze Bild sehen (--locate-with none).</translation>
     </message>
@@ -3557,6 +3589,10 @@
     <message>
         <source>{name} has no segment for {name2} (label value {value}). Give the DICOM segmentation of the same result.</source>
         <translation>{name} hat kein Segment für {name2} (Labelwert {value}). Geben Sie die DICOM-Segmentierung desselben Ergebnisses an.</translation>
+    </message>
+    <message>
+        <source>{name} has no segment {segment_id}. Choose one of its segments.</source>
+        <translation>{name} hat kein Segment {segment_id}. Wählen Sie eines der Segmente.</translation>
     </message>
     <message>
         <source>{name} has no valid {key}.</source>
@@ -3677,6 +3713,10 @@
     <message>
         <source>{name} is part of ClassScaleSeg and cannot be removed on its own.</source>
         <translation>{name} ist Teil von ClassScaleSeg und kann nicht einzeln entfernt werden.</translation>
+    </message>
+    <message>
+        <source>{name} is part of a sequence, which does not keep what is changed in a frame. Clone the frame in the module Data, and correct the clone.</source>
+        <translation>{name} ist Teil einer Sequenz, die nicht behält, was in einem Einzelbild geändert wird. Klonen Sie das Einzelbild im Modul Data, und korrigieren Sie den Klon.</translation>
     </message>
     <message>
         <source>{name} is stored as {stored}; only float32 is read. Convert it without quantisation.</source>
@@ -4169,6 +4209,10 @@
     <message>
         <source>{value} is on another grid than {value2}. All channels need the same grid. Resample one of the volumes, for example with Slicer's module Resample Scalar/Vector/DWI Volume.</source>
         <translation>{value} hat ein anderes Gitter als {value2}. Alle Kanäle brauchen dasselbe Gitter. Bringen Sie eines der Bilder auf das Gitter des anderen, zum Beispiel mit Slicers Modul Resample Scalar/Vector/DWI Volume.</translation>
+    </message>
+    <message>
+        <source>{value} is still being corrected. Finish that first, or discard it.</source>
+        <translation>{value} wird noch korrigiert. Schließen Sie das zuerst ab, oder verwerfen Sie es.</translation>
     </message>
     <message>
         <source>{value} is the volume to segment, and the confidence would overwrite it. Select another volume for the confidence.</source>
@@ -5146,7 +5190,81 @@
     </message>
 </context>
 <context>
+    <name>results.correcting</name>
+    <message>
+        <source>Discard the correction</source>
+        <translation>Korrektur verwerfen</translation>
+    </message>
+    <message>
+        <source>Discard what you have painted? The structure stays as it was.</source>
+        <translation>Verwerfen, was Sie gezeichnet haben? Die Struktur bleibt, wie sie war.</translation>
+    </message>
+    <message>
+        <source>The correction was not taken over</source>
+        <translation>Die Korrektur wurde nicht übernommen</translation>
+    </message>
+    <message>
+        <source>The statistics in the table {name} are from before the correction.</source>
+        <translation>Die Statistik in der Tabelle {name} ist die von vor der Korrektur.</translation>
+    </message>
+    <message>
+        <source>There is not enough memory to correct the structure.</source>
+        <translation>Der Speicher reicht nicht, um die Struktur zu korrigieren.</translation>
+    </message>
+    <message>
+        <source>There is not enough memory to take the correction over.</source>
+        <translation>Der Speicher reicht nicht, um die Korrektur zu übernehmen.</translation>
+    </message>
+    <message>
+        <source>This Slicer has no module Segment Editor, so structures cannot be corrected here.</source>
+        <translation>Dieses Slicer hat kein Modul Segment Editor, also können Strukturen hier nicht korrigiert werden.</translation>
+    </message>
+    <message>
+        <source>Voxels were taken from {names}.</source>
+        <translation>Voxel wurden diesen genommen: {names}.</translation>
+    </message>
+    <message>
+        <source>You correct {structure} of {segmentation}.</source>
+        <translation>Sie korrigieren {structure} von {segmentation}.</translation>
+    </message>
+    <message>
+        <source>{name} is as it was.</source>
+        <translation>{name} ist, wie es war.</translation>
+    </message>
+    <message>
+        <source>{name} is corrected: {after} mL, before {before} mL.</source>
+        <translation>{name} ist korrigiert: {after} mL, vorher {before} mL.</translation>
+    </message>
+</context>
+<context>
+    <name>results.correction_bar</name>
+    <message>
+        <source>Discard</source>
+        <translation>Verwerfen</translation>
+    </message>
+    <message>
+        <source>Leave the structure as it was, and go back.</source>
+        <translation>Die Struktur lassen, wie sie war, und zurückgehen.</translation>
+    </message>
+    <message>
+        <source>Lock other structures</source>
+        <translation>Andere Strukturen sperren</translation>
+    </message>
+    <message>
+        <source>Painting stops at the borders of all other structures. If this is unticked, painting takes voxels away from them.</source>
+        <translation>Zeichnen endet an den Grenzen aller anderen Strukturen. Ohne dieses Häkchen nimmt Zeichnen ihnen Voxel weg.</translation>
+    </message>
+    <message>
+        <source>Take over and go back</source>
+        <translation>Übernehmen und zurück</translation>
+    </message>
+</context>
+<context>
     <name>results.result_panel</name>
+    <message>
+        <source>Correct</source>
+        <translation>Korrigieren</translation>
+    </message>
     <message>
         <source>DICOM segmentation</source>
         <translation>DICOM-Segmentierung</translation>
@@ -5184,12 +5302,20 @@
         <translation>Die Segmentierung wurde nicht gespeichert</translation>
     </message>
     <message>
+        <source>The structure cannot be corrected</source>
+        <translation>Die Struktur kann nicht korrigiert werden</translation>
+    </message>
+    <message>
         <source>There is not enough memory to list the structures.</source>
         <translation>Der Speicher reicht nicht, um die Strukturen aufzuführen.</translation>
     </message>
     <message>
         <source>There is not enough memory to save the segmentation.</source>
         <translation>Der Speicher reicht nicht, um die Segmentierung zu speichern.</translation>
+    </message>
+    <message>
+        <source>To correct a structure, click it in the table below.</source>
+        <translation>Um eine Struktur zu korrigieren, klicken Sie sie in der Tabelle unten an.</translation>
     </message>
     <message>
         <source>To show structures in 3D, tick them in the table below.</source>

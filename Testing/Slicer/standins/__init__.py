@@ -6,8 +6,9 @@
     widget = application.make_widget(module)
 
 MRML, segmentations, terminology and storage are Slicer's own code, from slicer-core. Only what that wheel lacks is
-imitated: Qt wrappers, ctk and qMRML widgets, and the base classes of scripted modules. To use Slicer's own base
-classes, set the environment variable SLICER_BASE_PYTHON to ``Base/Python`` of a Slicer checkout.
+imitated: Qt wrappers, ctk and qMRML widgets, the base classes of scripted modules, and what other modules see of the
+Segment Editor. To use Slicer's own base classes, set the environment variable SLICER_BASE_PYTHON to ``Base/Python`` of
+a Slicer checkout.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ def start() -> Application:
         sys.modules["qt"], sys.modules["ctk"] = qt, ctk
         if base := os.environ.get("SLICER_BASE_PYTHON"):
             slicer.__path__.append(os.path.join(base, "slicer"))
-        from . import application, mrml_widgets, scripted
+        from . import application, mrml_widgets, scripted, segment_editor
 
         _started = application.Application()
         mrml_widgets.install(slicer)
         scripted.install(slicer, own="SLICER_BASE_PYTHON" not in os.environ)
+        segment_editor.install(_started)
     return _started

@@ -1,0 +1,149 @@
+"""Open Slicer's Segment Editor to correct one structure, and take over what was painted there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from ..state import PanelState
+from ..translation import translated
+from ..widgets.texts import ask, tell_error
+from ..widgets.watching import Watching
+from .correction_bar import CorrectionBar
+from .section import amount, attempt
+
+if TYPE_CHECKING:
+    from ClassScaleSegLib.scene.correction import Corrected
+    from slicer import vtkMRMLNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
+
+    from ClassScaleSeg import ClassScaleSegLogic
+
+_EDITOR, _OWN = "SegmentEditor", "ClassScaleSeg"  # names of modules
+_MOST_NAMES = 3  # structures that a sentence names
+
+
+class Correcting:
+    """Goes to the Segment Editor and back. What is corrected is in the scene.
+
+    :ivar bar: at the top of the Segment Editor; ``None`` until a structure is corrected for the first time.
+    """
+
+    def __init__(self, state: PanelState, logic: ClassScaleSegLogic) -> None:
+        self._state, self._logic = state, logic
+        self.bar: CorrectionBar | None = None
+        self._watching = Watching(lambda node, event: self.render())
+
+    def begin(self, node: vtkMRMLSegmentationNode, segment_id: str) -> str:
+        """Open the Segment Editor for a structure.
+
+        :returns: why that is not possible, a sentence; empty if it is.
+        """
+        from ClassScaleSegLib.scene.correction import OTHERS
+        from ClassScaleSegLib.scene.segment_editor import editor_node
+
+        if not hasattr(slicer.modules, _EDITOR.lower()):
+            return _("This Slicer has no module Segment Editor, so structures cannot be corrected here.")
+        layout = slicer.modules.segmenteditor.widgetRepresentation().self().layout
+        volume = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+        if volume is None and self._state.parameters is not None:
+            volume = self._state.parameters.inputVolume
+        no_memory = _("There is not enough memory to correct the structure.")
+        correction, fault = attempt(lambda: self._logic.correct(node, segment_id, volume), no_memory)
+        if correction is None:
+            return fault
+        others = correction.GetSegmentation().GetSegment(OTHERS)
+        others.SetName(translated(others.GetName()))
+        if self.bar is None:
+            self.bar = CorrectionBar(layout, self._lock, lambda: slicer.util.selectModule(_OWN), self._discard)
+        self._watching.watch((editor_node(slicer.mrmlScene),), vtk.vtkCommand.ModifiedEvent)
+        slicer.util.selectModule(_EDITOR)
+        self.render()
+        return ""
+
+    def take_over(self) -> str:
+        """Take over what was painted, if a structure is being corrected.
+
+        Faults are message boxes.
+
+        :returns: a sentence on what has changed; empty if no structure was corrected.
+        """
+        no_memory = _("There is not enough memory to take the correction over.")
+        done, fault = attempt(lambda: self._logic.finishCorrection(), no_memory)
+        self.render()
+        if fault:
+            tell_error(fault, _("The correction was not taken over"))
+        return "" if done is None else self._told(done)
+
+    def forget(self, node: vtkMRMLNode | None) -> None:
+        """Show the segmentation as before if the user removes its correction; ``None``: the scene is closed."""
+        from ClassScaleSegLib.scene.correction import forget_correction
+
+        if node is not None:
+            forget_correction(node)
+        else:
+            self._watching.stop()
+        self.render()
+
+    def render(self) -> None:
+        """Show in the Segment Editor which structure it corrects, if it does."""
+        from ClassScaleSegLib.scene.correction import correction_in
+        from ClassScaleSegLib.scene.results import owner_of
+        from ClassScaleSegLib.scene.segment_editor import are_others_locked, editor_node
+
+        if self.bar is None:
+            return
+        node = None if slicer.mrmlScene.IsClosing() else correction_in(slicer.mrmlScene)
+        editor = None if node is None else editor_node(slicer.mrmlScene)
+        if node is None or editor is None or editor.GetSegmentationNode() is not node:
+            self.bar.hide()
+            return
+        owner, segment = owner_of(node), node.GetSegmentation().GetNthSegment(0)
+        text = _("You correct {structure} of {segmentation}.").format(
+            structure=segment.GetName() if segment is not None else "", segmentation=owner.GetName() if owner else ""
+        )
+        self.bar.show(text, are_others_locked(editor))
+
+    def close(self) -> None:
+        """Leave the Segment Editor as it was."""
+        self._watching.stop()
+        if self.bar is not None:
+            self.bar.remove()
+            self.bar = None
+
+    def _lock(self, on: bool) -> None:
+        from ClassScaleSegLib.scene.segment_editor import editor_node, lock_others
+
+        lock_others(editor_node(slicer.mrmlScene), on)
+
+    def _discard(self) -> None:
+        question = _("Discard what you have painted? The structure stays as it was.")
+        if ask(question, _("Discard the correction")):
+            self._logic.finishCorrection(discard=True)
+            slicer.util.selectModule(_OWN)
+
+    def _told(self, done: Corrected) -> str:
+        """Return sentences on what a correction has changed."""
+        if not done.changed:
+            return _("{name} is as it was.").format(name=done.name)
+        text = _("{name} is corrected: {after} mL, before {before} mL.")
+        said = [text.format(name=done.name, after=amount(done.after_ml), before=amount(done.before_ml))]
+        if done.others:
+            names = ", ".join(done.others[:_MOST_NAMES]) + ("..." if len(done.others) > _MOST_NAMES else "")
+            said.append(_("Voxels were taken from {names}.").format(names=names))
+        table = self._old_table(done.node)
+        if table is not None:
+            text = _("The statistics in the table {name} are from before the correction.")
+            said.append(text.format(name=table.GetName()))
+        return " ".join(said)
+
+    def _old_table(self, node: vtkMRMLSegmentationNode) -> vtkMRMLTableNode | None:
+        """Return the table with statistics of a segmentation, of this section or of the run that has made it."""
+        from ClassScaleSegLib.scene.table_nodes import statistics_table
+
+        parameters, table = self._state.parameters, statistics_table(node)
+        if table is None and parameters is not None and parameters.segmentation is node:
+            table = parameters.statistics
+        return table

@@ -1,0 +1,157 @@
+# ruff: noqa: F811  fixtures
+"""From the table of structures to the Segment Editor and back, with the corrected structure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ClassScaleSegLib.images.dicom_seg import UsedModel
+from ClassScaleSegLib.scene import correction
+from ClassScaleSegLib.scene.correction import STRUCTURE, correction_in
+from ClassScaleSegLib.scene.dicom import remember_origin
+from ClassScaleSegLib.scene.segment_editor import are_others_locked, editor_node
+from ClassScaleSegLib.scene.segmentation_reader import open_structures
+from painting import EVERYWHERE, paint
+from slicer_application import add_volume, application, slicer
+from test_correction import LIVER, SPLEEN, STRIP, voxels
+from test_module_compare import SHAPE, labels, panel, scene, segmentation, select, shown, told  # noqa: F401
+from test_module_training import choose, read
+
+
+@pytest.fixture
+def found(scene, panel):
+    """A result that is listed, and its volume."""
+    volume = add_volume(np.zeros(SHAPE, np.int16), "CT 1")
+    node = segmentation(scene, "Result")
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    remember_origin(node, [UsedModel("Organs")], open_structures(node).statistics)
+    panel.store(inputVolume=volume)
+    select(panel.ui.resultSelector, node)
+    yield node, volume
+    slicer.util.selectModule("ClassScaleSeg")
+
+
+def click(panel, name):
+    table = panel.results.table
+    row = [row[0] for row in shown(table)].index(name)
+    table.view.setCurrentIndex(table.proxy.index(row, 0))
+    table.view.clicked.emit(table.proxy.index(row, 0))
+
+
+def correct(panel, name):
+    click(panel, name)
+    panel.ui.correctButton.click()
+    application.processEvents()
+    return panel.results.correcting.bar
+
+
+def test_a_click_opens_the_segment_editor_on_the_structure_and_a_click_takes_it_over(scene, panel, found):
+    node, volume = found
+    panel.results.table.tick([SPLEEN])
+    other = add_volume(np.zeros(SHAPE, np.int16), "Other")
+    bar, editor = correct(panel, "spleen"), editor_node(scene)
+    assert slicer.modules.segmenteditor.widgetRepresentation().isEntered and panel.state.parameters is None
+    assert not bar.widget.isHidden() and bar.text == "You correct spleen of Result." and bar.lock_box.checked
+    assert editor.GetSegmentationNode() is correction_in(scene) and editor.GetSourceVolumeNode() is volume
+    assert editor.GetSelectedSegmentID() == STRUCTURE and are_others_locked(editor)
+    paint(STRIP)
+    bar.back_button.click()
+    application.processEvents()
+    wanted = labels()
+    wanted[STRIP] = np.where(wanted[STRIP] == 0, 2, wanted[STRIP])
+    assert (voxels(node) == wanted).all() and correction_in(scene) is None and bar.widget.isHidden()
+    after, before = [f"{np.count_nonzero(one == 2) / 1000:.3f}" for one in (wanted, labels())]
+    assert panel.results.text == f"spleen is corrected: {after} mL, before {before} mL."
+    assert [row for row in shown(panel.results.table) if row[0] == "spleen"] == [["spleen", after]]
+    assert panel.results.table.ticked() == [SPLEEN] and panel.results.table.current() == SPLEEN
+    assert panel.state.node is node and panel.state.parameters.inputVolume is volume is not other
+
+
+def test_the_bar_unlocks_the_other_structures_and_says_from_which_voxels_were_taken(scene, panel, found):
+    node, _volume = found
+    panel.results.statistics.menu.actions()[0].trigger()
+    bar, editor = correct(panel, "liver"), editor_node(scene)
+    bar.lock_box.click()
+    assert not are_others_locked(editor)
+    editor.SetOverwriteMode(editor.OverwriteNone)  # the user, in the Segment Editor itself
+    assert bar.lock_box.checked
+    editor.SetOverwriteMode(editor.OverwriteAllSegments)
+    assert not bar.lock_box.checked
+    paint(EVERYWHERE)
+    slicer.util.selectModule("ClassScaleSeg")  # as the module selector does
+    assert (voxels(node) == 1).all() and [row[0] for row in shown(panel.results.table)] == ["liver"]
+    assert panel.results.text.endswith(
+        "Voxels were taken from spleen, kidney_left. The statistics in the table Result statistics are from before the "
+        "correction."
+    )
+
+
+def test_a_correction_can_be_discarded(scene, panel, found, monkeypatch):
+    node, _volume = found
+    bar = correct(panel, "liver")
+    paint(STRIP)
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: False)
+    bar.discard_button.click()
+    assert correction_in(scene) is not None and not bar.widget.isHidden()
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: True)
+    bar.discard_button.click()
+    application.processEvents()
+    assert correction_in(scene) is None and (voxels(node) == labels()).all() and bar.widget.isHidden()
+    assert panel.state.parameters is not None and panel.results.text.startswith("3 structures found")
+    correct(panel, "liver")
+    slicer.util.selectModule("ClassScaleSeg")
+    assert panel.results.text == "liver is as it was."
+
+
+def test_save_for_training_takes_the_corrected_segmentation(panel, found, tmp_path, monkeypatch):
+    choose(monkeypatch, tmp_path)
+    correct(panel, "liver")
+    paint(STRIP)
+    slicer.util.selectModule("ClassScaleSeg")
+    panel.ui.trainingButton.click()
+    assert panel.results.text.startswith("CT_1 is saved.") and "Nobody" not in panel.results.text
+    assert (read(tmp_path)[1].labels == voxels(found[0])).all()
+
+
+def test_a_correction_that_is_removed_or_closed_leaves_nothing(scene, panel, found):
+    node, _volume = found
+    bar = correct(panel, "liver")
+    scene.RemoveNode(correction_in(scene))
+    assert bar.widget.isHidden() and node.GetDisplayNode().GetVisibility2DFill()
+    slicer.util.selectModule("ClassScaleSeg")
+    correct(panel, "liver")
+    scene.Clear()
+    assert bar.widget.isHidden() and panel.state.node is None
+    slicer.util.selectModule("ClassScaleSeg")
+    assert panel.results.text == "No structures to show."
+
+
+def out_of_memory(*given, **more):
+    raise MemoryError
+
+
+def test_what_is_not_possible_is_told(scene, panel, found, monkeypatch, told):
+    monkeypatch.setattr(slicer.util, "infoDisplay", lambda text, **more: told.append(text))
+    panel.ui.correctButton.click()
+    assert told.pop() == "To correct a structure, click it in the table below."
+    click(panel, "liver")
+    with monkeypatch.context() as without:
+        without.delattr(slicer.modules, "segmenteditor")
+        panel.ui.correctButton.click()
+    assert told.pop().startswith("This Slicer has no module Segment Editor")
+    with monkeypatch.context() as full:
+        full.setattr(correction, "fill_segmentation_node", out_of_memory)
+        before = scene.GetNumberOfNodes()
+        panel.ui.correctButton.click()
+    assert told.pop() == "There is not enough memory to correct the structure." and panel.state.parameters is not None
+    assert correction_in(scene) is None and scene.GetNumberOfNodes() == before
+    found[0].GetSegmentation().GetSegment(LIVER).SetName("heart")
+    bar = correct(panel, "liver")
+    assert bar.text == "You correct heart of Result."
+    found[0].GetSegmentation().RemoveSegment(LIVER)
+    slicer.util.selectModule("ClassScaleSeg")
+    assert told.pop() == (
+        "There is no structure heart in Result any more. What you have painted is the segmentation heart (Result)."
+    )
+    select(panel.ui.resultSelector, None)
+    assert not panel.ui.correctButton.enabled
