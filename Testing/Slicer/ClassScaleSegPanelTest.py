@@ -94,6 +94,7 @@ class ClassScaleSegPanelTest(unittest.TestCase):
             self.assertTrue(Path(folder, "images", f"{name}_0000.nii.gz").is_file())
             self.assertTrue(Path(folder, "segmentations", f"{name}.seg.nrrd").is_file())
         self.compare(node, again)
+        self.correct(node)
 
     def compare(self, node: Any, again: Any) -> None:
         """Compare two nodes that are the same, as the two of the panel, and as a case."""
@@ -115,6 +116,34 @@ class ClassScaleSegPanelTest(unittest.TestCase):
         cases.compare_button.click()
         self.assertEqual([row.dice for row in next(iter(cases.cases.values()))], [row.dice for row in comparing.rows])
         cases.close()
+
+    def correct(self, node: Any) -> None:
+        """Take a voxel from a structure in the Segment Editor, if there is a main window that can show that module."""
+        try:
+            slicer.util.selectModule("ClassScaleSeg")
+        except RuntimeError:
+            return
+        ui, results = self.panel.ui, self.panel.results
+        ui.resultSelector.setCurrentNode(node)
+        results.table.view.setCurrentIndex(results.table.proxy.index(0, 0))
+        name = node.GetSegmentation().GetSegment(results.table.current()).GetName()
+        before = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
+        ui.correctButton.click()
+        editor = slicer.mrmlScene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
+        correction = editor.GetSegmentationNode()
+        self.assertIsNot(correction, node)
+        self.assertEqual(editor.GetSelectedSegmentID(), "structure")
+        self.assertIs(editor.GetSourceVolumeNode(), self.panel.logic.getParameterNode().inputVolume)
+        self.assertEqual(editor.GetMaskMode(), node.EditAllowedOutsideAllSegments)
+        bar = results.correcting.bar
+        self.assertTrue(name in bar.text and bar.lock_box.checked and not bar.widget.isHidden())
+        array = slicer.util.arrayFromSegmentInternalBinaryLabelmap(correction, "structure")
+        array[tuple(place[0] for place in (array == 1).nonzero())] = 0
+        correction.GetSegmentation().GetSegment("structure").GetRepresentation("Binary labelmap").Modified()
+        bar.back_button.click()
+        self.assertTrue(results.text.startswith(f"{name} is corrected: "), results.text)
+        self.assertTrue(bar.widget.isHidden())
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"), before)
 
     def test_a_path_that_is_cut_off_is_told_whole(self) -> None:
         import qt
