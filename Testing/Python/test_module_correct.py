@@ -51,7 +51,7 @@ def test_a_click_opens_the_segment_editor_on_the_structure_and_a_click_takes_it_
     other = add_volume(np.zeros(SHAPE, np.int16), "Other")
     bar, editor = correct(panel, "spleen"), editor_node(scene)
     assert slicer.modules.segmenteditor.widgetRepresentation().isEntered and panel.state.parameters is None
-    assert not bar.widget.isHidden() and bar.text == "You correct spleen of Result." and bar.lock_box.checked
+    assert not bar.widget.isHidden() and bar.text == "You are correcting spleen in Result." and bar.lock_box.checked
     assert editor.GetSegmentationNode() is correction_in(scene) and editor.GetSourceVolumeNode() is volume
     assert editor.GetSelectedSegmentID() == STRUCTURE and are_others_locked(editor)
     paint(STRIP)
@@ -100,7 +100,7 @@ def test_a_correction_can_be_discarded(scene, panel, found, monkeypatch):
     assert panel.state.parameters is not None and panel.results.text.startswith("3 structures found")
     correct(panel, "liver")
     slicer.util.selectModule("ClassScaleSeg")
-    assert panel.results.text == "liver is as it was."
+    assert panel.results.text == "liver has not changed."
 
 
 def test_save_for_training_takes_the_corrected_segmentation(panel, found, tmp_path, monkeypatch):
@@ -147,7 +147,7 @@ def test_what_is_not_possible_is_told(scene, panel, found, monkeypatch, told):
     assert correction_in(scene) is None and scene.GetNumberOfNodes() == before
     found[0].GetSegmentation().GetSegment(LIVER).SetName("heart")
     bar = correct(panel, "liver")
-    assert bar.text == "You correct heart of Result."
+    assert bar.text == "You are correcting heart in Result."
     found[0].GetSegmentation().RemoveSegment(LIVER)
     slicer.util.selectModule("ClassScaleSeg")
     assert told.pop() == (

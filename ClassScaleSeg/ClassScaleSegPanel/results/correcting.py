@@ -101,7 +101,7 @@ class Correcting:
             self.bar.hide()
             return
         owner, segment = owner_of(node), node.GetSegmentation().GetNthSegment(0)
-        text = _("You correct {structure} of {segmentation}.").format(
+        text = _("You are correcting {structure} in {segmentation}.").format(
             structure=segment.GetName() if segment is not None else "", segmentation=owner.GetName() if owner else ""
         )
         self.bar.show(text, are_others_locked(editor))
@@ -127,7 +127,7 @@ class Correcting:
     def _told(self, done: Corrected) -> str:
         """Return sentences on what a correction has changed."""
         if not done.changed:
-            return _("{name} is as it was.").format(name=done.name)
+            return _("{name} has not changed.").format(name=done.name)
         text = _("{name} is corrected: {after} mL, before {before} mL.")
         said = [text.format(name=done.name, after=amount(done.after_ml), before=amount(done.before_ml))]
         if done.others:

@@ -29,8 +29,7 @@ class CorrectionBar:
         on_back: Callable[[], None],
         on_discard: Callable[[], None],
     ) -> None:
-        self.widget = qt.QFrame()
-        self.widget.setFrameShape(qt.QFrame.StyledPanel)
+        self.widget = qt.QGroupBox("ClassScaleSeg")  # who has put it there
         self._line = qt.QLabel()
         self._line.textFormat = qt.Qt.PlainText  # it shows names of nodes
         self._wrapping = Wrapping(self._line)

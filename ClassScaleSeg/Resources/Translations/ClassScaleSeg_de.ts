@@ -5224,12 +5224,12 @@
         <translation>Voxel wurden diesen genommen: {names}.</translation>
     </message>
     <message>
-        <source>You correct {structure} of {segmentation}.</source>
-        <translation>Sie korrigieren {structure} von {segmentation}.</translation>
+        <source>You are correcting {structure} in {segmentation}.</source>
+        <translation>Sie korrigieren {structure} in {segmentation}.</translation>
     </message>
     <message>
-        <source>{name} is as it was.</source>
-        <translation>{name} ist, wie es war.</translation>
+        <source>{name} has not changed.</source>
+        <translation>{name} ist unverändert.</translation>
     </message>
     <message>
         <source>{name} is corrected: {after} mL, before {before} mL.</source>
