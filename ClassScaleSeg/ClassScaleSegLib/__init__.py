@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         OutputExistsError,
         ServerError,
     )
-    from .images.dicom_seg import DicomSeg, UsedModel
+    from .images.dicom.seg import DicomSeg, UsedModel
     from .images.geometry import Geometry
     from .images.segmentation import Segmentation
     from .inference.progress import Progress
@@ -69,7 +69,7 @@ _PLACES = {
     "Cancelled": "errors",
     "ClassScaleError": "errors",
     "Code": "labels.label",
-    "DicomSeg": "images.dicom_seg",
+    "DicomSeg": "images.dicom.seg",
     "Geometry": "images.geometry",
     "ImageError": "errors",
     "Label": "labels.label",
@@ -86,7 +86,7 @@ _PLACES = {
     "Report": "report.report",
     "Segmentation": "images.segmentation",
     "ServerError": "errors",
-    "UsedModel": "images.dicom_seg",
+    "UsedModel": "images.dicom.seg",
     "open_model": "catalog.opening",
     "pack": "models.packing",
     "segment": "inference.segmenter",

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from ClassScaleSegLib import DicomSeg, LabelTable, Segmentation
-from ClassScaleSegLib.images.dicom_source import SourceSeries, read_source
+from ClassScaleSegLib.images.dicom.source import SourceSeries, read_source
 from dicom_seg import cells, write_phantom
 from measure import Bar, in_own_process, parse, peak_bytes, report, reset_peak, resident_bytes
 

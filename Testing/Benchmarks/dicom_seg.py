@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from ClassScaleSegLib import DicomSeg, LabelTable, Segmentation
 from ClassScaleSegLib.images.counts import voxel_counts
-from ClassScaleSegLib.images.dicom_source import read_source
+from ClassScaleSegLib.images.dicom.source import read_source
 from measure import HERE, Bar, in_own_process, parse, peak_bytes, report, reset_peak, resident_bytes
 from seg_nrrd import seconds
 

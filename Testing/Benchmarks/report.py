@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from ClassScaleSegLib import LabelTable, Segmentation
-from ClassScaleSegLib.images.dicom_seg import UsedModel
+from ClassScaleSegLib.images.dicom.seg import UsedModel
 from ClassScaleSegLib.images.reading import read_image
 from ClassScaleSegLib.report.case_files import ReportedCase, write_case
 from ClassScaleSegLib.report.facts import CaseFacts, Run, facts_of

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ClassScaleSegLib import Geometry, LabelTable, Segmentation
 from ClassScaleSegLib.images.cleanup import ClassChange
-from ClassScaleSegLib.images.dicom_seg import UsedModel
+from ClassScaleSegLib.images.dicom.seg import UsedModel
 from ClassScaleSegLib.report import rendering
 from ClassScaleSegLib.report.facts import Run
 from ClassScaleSegLib.report.report import Report

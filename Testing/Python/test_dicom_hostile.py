@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from ClassScaleSegLib import Code, DicomSeg, ImageError, Label, LabelTable, OutputError, Segmentation, UsedModel
-from ClassScaleSegLib.images.dicom_source import read_source
+from ClassScaleSegLib.images.dicom.source import read_source
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("SimpleITK")

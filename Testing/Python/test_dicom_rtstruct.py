@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ClassScaleSegLib import OutputError, OutputExistsError, Segmentation
 from ClassScaleSegLib.images.contours import Outlines
-from ClassScaleSegLib.images.dicom_source import read_source
+from ClassScaleSegLib.images.dicom.source import read_source
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("SimpleITK")
@@ -216,7 +216,7 @@ def test_coordinates_with_more_digits_than_dicom_has_are_refused(tmp_path):
 
 def test_too_many_contours_are_refused(tmp_path, monkeypatch):
     source = series(tmp_path)
-    monkeypatch.setattr("ClassScaleSegLib.images.dicom_contours._MOST_BYTES", 1000)
+    monkeypatch.setattr("ClassScaleSegLib.images.dicom.contours._MOST_BYTES", 1000)
     with pytest.raises(OutputError, match="too much for a structure set. Smooth them, choose fewer classes"):
         segmented(source).write(tmp_path / NAME, source=source)
     assert os.listdir(tmp_path) == ["series"]
@@ -259,7 +259,7 @@ def test_an_existing_file_is_kept_unless_overwritten(tmp_path):
 FULL_DISK = """
 import resource, signal, sys, numpy as np
 from ClassScaleSegLib import LabelTable, OutputError, Segmentation
-from ClassScaleSegLib.images.dicom_source import read_source
+from ClassScaleSegLib.images.dicom.source import read_source
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 source = read_source(sys.argv[1])
 noise = np.random.default_rng(0).integers(0, 30, source.geometry.size[::-1]).astype(np.uint16)

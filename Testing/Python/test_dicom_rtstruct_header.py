@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ClassScaleSegLib import Code, DicomSeg, Label, LabelTable, Segmentation, UsedModel
-from ClassScaleSegLib.images.dicom_source import read_source
+from ClassScaleSegLib.images.dicom.source import read_source
 from ClassScaleSegLib.version import VERSION
 
 pydicom = pytest.importorskip("pydicom")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ClassScaleSegLib import Code, DicomSeg, Label, LabelTable, Segmentation, UsedModel
-from ClassScaleSegLib.images.dicom_object import LONGEST_TEXT
+from ClassScaleSegLib.images.dicom.object import LONGEST_TEXT
 from ClassScaleSegLib.resources import resource
 from ClassScaleSegLib.version import VERSION
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ClassScaleSegLib import DicomSeg, ImageError, LabelTable, OutputError, OutputExistsError, Segmentation
-from ClassScaleSegLib.images.dicom_seg import refuse_missing_highdicom
-from ClassScaleSegLib.images.dicom_source import read_source
+from ClassScaleSegLib.images.dicom.seg import refuse_missing_highdicom
+from ClassScaleSegLib.images.dicom.source import read_source
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("SimpleITK")
@@ -184,7 +184,7 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch, failu
         raise failure
 
     compressor = type("Compressor", (), {"compress": fail})()
-    monkeypatch.setattr("ClassScaleSegLib.images.dicom_deflate.zlib.compressobj", lambda **_: compressor)
+    monkeypatch.setattr("ClassScaleSegLib.images.dicom.deflate.zlib.compressobj", lambda **_: compressor)
     with pytest.raises(OutputError if isinstance(failure, OSError) else failure):
         ours.write(file, overwrite=True, source=tmp_path / "series")
     assert sorted(os.listdir(tmp_path)) == [file.name, "series"] and file.read_bytes() == before
@@ -205,7 +205,7 @@ import resource, signal, sys, numpy as np
 from pathlib import Path
 import highdicom
 from ClassScaleSegLib import LabelTable, OutputError, Segmentation
-from ClassScaleSegLib.images.dicom_source import read_source
+from ClassScaleSegLib.images.dicom.source import read_source
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 source = read_source(sys.argv[1])
 noise = np.random.default_rng(0).integers(0, 3000, source.geometry.size[::-1]).astype(np.uint16)
@@ -244,6 +244,6 @@ def test_a_segmentation_without_any_structure_can_be_written(tmp_path):
 
 def test_a_binary_segmentation_larger_than_dicom_allows_is_refused(tmp_path, monkeypatch):
     source = series(tmp_path, planes(shape=(40, 40)))
-    monkeypatch.setattr("ClassScaleSegLib.images.dicom_seg._LARGEST_PIXELS", 5999)
+    monkeypatch.setattr("ClassScaleSegLib.images.dicom.seg._LARGEST_PIXELS", 5999)
     with pytest.raises(OutputError, match="5 classes would have 30 frames, .* DICOM holds 4 GiB. Write a label map"):
         segmented(source).write(tmp_path / "a.seg.dcm", source=DicomSeg(source, "binary"))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ClassScaleSegLib import Code, DicomSeg, LabelTable, OutputError, OutputExistsError, Segmentation, UsedModel
-from ClassScaleSegLib.images.dicom_deflate import read_header
+from ClassScaleSegLib.images.dicom.deflate import read_header
 from ClassScaleSegLib.images.reading import read_image
 from ClassScaleSegLib.version import VERSION
 

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 from ClassScaleSegLib import LabelTable, Segmentation
 from ClassScaleSegLib.errors import ImageError, LabelTableError, OutputError
-from ClassScaleSegLib.images.dicom_seg import DicomSeg
+from ClassScaleSegLib.images.dicom.seg import DicomSeg
 from ClassScaleSegLib.images.formats import IMAGE_SUFFIXES, refuse_overlaps
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.layers import MOST_LAYERS, LayerBuilder

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 from ClassScaleSegLib import ImageError, OutputError, Segmentation
 from ClassScaleSegLib.errors import OutputExistsError
-from ClassScaleSegLib.images.dicom_seg import UsedModel
+from ClassScaleSegLib.images.dicom.seg import UsedModel
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.seg_nrrd import read_segments
 from ClassScaleSegLib.scene.dicom import remember_origin

@@ -11,7 +11,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-from ClassScaleSegLib.images.dicom_seg import UsedModel
+from ClassScaleSegLib.images.dicom.seg import UsedModel
 from ClassScaleSegLib.labels.label import Code
 from ClassScaleSegLib.report import page as page_module
 from ClassScaleSegLib.report import report

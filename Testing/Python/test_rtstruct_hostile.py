@@ -7,8 +7,9 @@ import struct
 import numpy as np
 import pytest
 from ClassScaleSegLib import Geometry, ImageError
-from ClassScaleSegLib.images import dicom_rtstruct_reader, structures_on_grid
-from ClassScaleSegLib.images.dicom_rtstruct_reader import read_structure_set
+from ClassScaleSegLib.images import structures_on_grid
+from ClassScaleSegLib.images.dicom import rtstruct_reader
+from ClassScaleSegLib.images.dicom.rtstruct_reader import read_structure_set
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -155,16 +156,16 @@ def test_a_small_file_cannot_fill_the_memory_or_last_for_ever(tmp_path, monkeypa
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown * 1024 < 400e6  # pydicom takes 5 GB for the first one
     write_structures(path, [Drawn("a", [SQUARE] * 2 + [rectangle(5, (1, 2), (1, 2))])])
-    monkeypatch.setattr(dicom_rtstruct_reader, "_MOST_CONTOURS", 2)
+    monkeypatch.setattr(rtstruct_reader, "_MOST_CONTOURS", 2)
     refused(path, "has 3 contours and more, too many for the free memory")
     monkeypatch.setattr(structures_on_grid, "_MOST_STEPS", 10)
     with pytest.raises(ImageError, match="filling them would take minutes"):
-        monkeypatch.setattr(dicom_rtstruct_reader, "_MOST_CONTOURS", 3)
+        monkeypatch.setattr(rtstruct_reader, "_MOST_CONTOURS", 3)
         structures_on_grid.structures_on_grid(read_structure_set(path), GRID, "ct")
 
 
 def test_more_structures_than_label_values(tmp_path, monkeypatch):
-    monkeypatch.setattr(dicom_rtstruct_reader, "MAX_VALUE", 2)
+    monkeypatch.setattr(rtstruct_reader, "MAX_VALUE", 2)
     refused(write_structures(tmp_path / NAME, [Drawn(name) for name in "abc"]), "lists more than 2 structures")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ClassScaleSegLib import Code, Geometry, ImageError, Segmentation
 from ClassScaleSegLib.images.contour_filling import fill, inside
-from ClassScaleSegLib.images.dicom_rtstruct_reader import read_structure_set
+from ClassScaleSegLib.images.dicom.rtstruct_reader import read_structure_set
 from ClassScaleSegLib.images.structures_on_grid import structures_on_grid
 
 pydicom = pytest.importorskip("pydicom")

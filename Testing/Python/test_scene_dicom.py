@@ -8,7 +8,7 @@ import pytest
 from ClassScaleSegLib import LabelTable, OutputError, Segmentation
 from ClassScaleSegLib.catalog.catalog import Catalog
 from ClassScaleSegLib.catalog.entries import LocateWith
-from ClassScaleSegLib.images.dicom_seg import UsedModel
+from ClassScaleSegLib.images.dicom.seg import UsedModel
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.reading import read_image
 from ClassScaleSegLib.scene.dicom import is_from_dicom, origin_of, remember_origin

@@ -22,7 +22,7 @@ _LEFT_OUT = (
     "archive/",
     "cohort/",
     "commands/",
-    "images/dicom_object.py",
+    "images/dicom/object.py",
     "process/terminal.py",
     "report/",
     "resources.py",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArchiveError, ImageError, OutOfMemoryError, reason
-from ..images.dicom_deflate import inflated
+from ..images.dicom.deflate import inflated
 from .connection import Archive, NotReached, NotUnderstood, RequestRefused, RequestTooLarge
 from .files import DicomFile
 

@@ -15,7 +15,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from ..errors import ImageError, OutputError
 from ..files import replacing, unwritable
-from ..images.dicom_object import UsedModel
+from ..images.dicom.object import UsedModel
 from ..labels.label import CODE_FIELDS, one_line, unique_names
 from ..labels.table import LabelTable
 from ..version import VERSION

@@ -11,7 +11,7 @@ from ..cohort.bids import refuse_missing_content
 from ..cohort.bids_derivative import write_side_files
 from ..cohort.records import Records
 from ..errors import ImageError
-from ..images.dicom_headers import modality_of
+from ..images.dicom.headers import modality_of
 from ..images.geometry import Geometry
 from ..images.reading import refuse_missing
 from ..inference.progress import CancelToken, Progress

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from ..errors import ImageError, OutputError
 from ..files import given_stem
-from ..images.dicom import same_series
-from ..images.dicom_headers import is_dicom
-from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
-from ..images.dicom_seg import DICOM_SUFFIX
+from ..images.dicom.headers import is_dicom
+from ..images.dicom.rtstruct import RTSTRUCT_SUFFIX
+from ..images.dicom.seg import DICOM_SUFFIX
+from ..images.dicom.series import same_series
 from ..images.image_file import READ_SUFFIXES
 
 _RESULT_SUFFIX = ".seg.nrrd"  # results may be in the folder of the images; they are not images

@@ -18,7 +18,7 @@ from typing import Any
 from ..cohort.records import FOLDER
 from ..errors import ClassScaleError
 from ..files import replacing, sha256_of
-from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
+from ..images.dicom.rtstruct import RTSTRUCT_SUFFIX
 from ..images.formats import STATISTICS_COLUMNS, STATISTICS_DIGITS, check_writable, statistics_cells
 from ..images.segmentation import Segmentation
 from ..images.tables import TABLE_SUFFIXES, Cell, write_table

@@ -13,7 +13,7 @@ from ..catalog.chosen import chosen_models
 from ..catalog.defaults import completed
 from ..errors import ModelError, named
 from ..files import sha256_of
-from ..images.dicom_seg import UsedModel
+from ..images.dicom.seg import UsedModel
 from ..images.geometry import Geometry
 from ..images.segmentation import Segmentation
 from ..inference.devices import choose_device, device_name

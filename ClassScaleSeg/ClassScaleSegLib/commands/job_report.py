@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import Cancelled, ClassScaleError, OutputError
-from ..images.dicom_headers import modality_of
-from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
+from ..images.dicom.headers import modality_of
+from ..images.dicom.rtstruct import RTSTRUCT_SUFFIX
 from ..images.formats import SEGMENTATION_SUFFIXES
 from ..images.image_file import read_file
 from ..images.segmentation import Segmentation

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..catalog.catalog import Catalog, entry_named, resolve_model
 from ..catalog.defaults import configuration_of
 from ..errors import ModelError
-from ..images.dicom_headers import modality_of
+from ..images.dicom.headers import modality_of
 from ..images.reading import refuse_missing
 from ..models.model import open_model
 from ..models.packing import pack

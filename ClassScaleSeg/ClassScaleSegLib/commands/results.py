@@ -15,10 +15,10 @@ from ..cohort.bids_derivative import side_files
 from ..errors import ImageError, OutputError
 from ..files import refuse_replacing, replacing
 from ..images.contours import refuse_missing_contourpy
-from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
-from ..images.dicom_seg import DICOM_SUFFIX, DicomSeg, refuse_missing_highdicom
-from ..images.dicom_source import read_source
-from ..images.dicom_sr import REPORT_SUFFIX
+from ..images.dicom.rtstruct import RTSTRUCT_SUFFIX
+from ..images.dicom.seg import DICOM_SUFFIX, DicomSeg, refuse_missing_highdicom
+from ..images.dicom.source import read_source
+from ..images.dicom.sr import REPORT_SUFFIX
 from ..images.formats import (
     IMAGE_SUFFIXES,
     SEGMENTATION_SUFFIXES,

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .. import errors
-from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
-from ..images.dicom_seg import DICOM_SUFFIX
+from ..images.dicom.rtstruct import RTSTRUCT_SUFFIX
+from ..images.dicom.seg import DICOM_SUFFIX
 from ..images.formats import STATISTICS_SUFFIXES
 from ..options import FIELDS, Options
 from ..process.job import Job, read_job

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..addresses import refuse_unencrypted
 from ..errors import ClassScaleError, ModelError, ServerError
-from ..images.dicom_seg import UsedModel
+from ..images.dicom.seg import UsedModel
 from ..images.geometry import Geometry
 from ..images.segmentation import Segmentation
 from ..inference.memory_estimate import describe_need, estimate, largest

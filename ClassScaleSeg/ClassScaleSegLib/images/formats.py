@@ -14,9 +14,9 @@ from ..files import refuse_existing, refuse_unwritable_folder, replacing, unwrit
 from ..labels.csv import CODE_COLUMNS, code_cells
 from ..labels.table import LabelTable
 from .counts import LabelVolume
-from .dicom_rtstruct import RTSTRUCT_SUFFIX, write_dicom_rtstruct
-from .dicom_seg import DICOM_SUFFIX, KINDS, DicomSeg, write_dicom_seg
-from .dicom_sr import REPORT_SUFFIX, write_dicom_sr
+from .dicom.rtstruct import RTSTRUCT_SUFFIX, write_dicom_rtstruct
+from .dicom.seg import DICOM_SUFFIX, KINDS, DicomSeg, write_dicom_seg
+from .dicom.sr import REPORT_SUFFIX, write_dicom_sr
 from .geometry import ROUNDED_SHEAR, Geometry
 from .measures import COLUMNS, INTENSITY_COLUMNS, LabelMeasures
 from .seg_nrrd import write_seg_nrrd

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from ..errors import ImageError
 from ..files import given_stem
-from .dicom_headers import is_dicom_seg, is_structure_set
-from .dicom_rtstruct import RTSTRUCT_SUFFIX
-from .dicom_seg import DICOM_SUFFIX
+from .dicom.headers import is_dicom_seg, is_structure_set
+from .dicom.rtstruct import RTSTRUCT_SUFFIX
+from .dicom.seg import DICOM_SUFFIX
 from .formats import IMAGE_SUFFIXES, colour_table_path
 from .image_file import READ_SUFFIXES
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from ..errors import ImageError, named, reason
 from ..labels.table import LabelTable
-from .dicom import read_places
-from .dicom_deflate import read_header
-from .dicom_headers import is_dicom, is_dicom_seg, is_structure_set
-from .dicom_rtstruct import RTSTRUCT_SUFFIX
-from .dicom_rtstruct_reader import read_structure_set
+from .dicom.deflate import read_header
+from .dicom.headers import is_dicom, is_dicom_seg, is_structure_set
+from .dicom.rtstruct import RTSTRUCT_SUFFIX
+from .dicom.rtstruct_reader import read_structure_set
+from .dicom.series import read_places
 from .geometry import Geometry
 from .image_file import read_grid
 from .nifti_labels import read_named_values

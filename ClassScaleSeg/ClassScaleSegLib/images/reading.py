@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Union
 import numpy as np
 
 from ..errors import ImageError, named, reason
-from .dicom import read_object, read_series
-from .dicom_headers import is_dicom
+from .dicom.headers import is_dicom
+from .dicom.series import read_object, read_series
 from .geometry import Box, Geometry, Turn
 from .image_file import ReadVolume, read_file, refuse_name
 

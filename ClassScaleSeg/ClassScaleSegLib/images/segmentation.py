@@ -13,9 +13,9 @@ from ..errors import ImageError, LabelTableError, named
 from ..labels.table import LabelTable
 from .cleanup import ClassChange, clean
 from .counts import LabelVolume, voxel_counts
-from .dicom_headers import is_dicom_seg, is_structure_set
-from .dicom_seg import DicomSeg
-from .dicom_seg_reader import read_dicom_seg
+from .dicom.headers import is_dicom_seg, is_structure_set
+from .dicom.seg import DicomSeg
+from .dicom.seg_reader import read_dicom_seg
 from .formats import write_confidence, write_segmentation, write_statistics
 from .geometry import Geometry
 from .label_image import as_uint16, read_layers

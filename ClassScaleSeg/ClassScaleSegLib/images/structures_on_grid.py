@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import ImageError
 from ..labels.table import LabelTable
 from .contour_filling import fill, steps_of
-from .dicom_rtstruct_reader import Structure, StructureSet
+from .dicom.rtstruct_reader import Structure, StructureSet
 from .geometry import Geometry
 from .image_file import check_memory
 from .layers import LayerBuilder

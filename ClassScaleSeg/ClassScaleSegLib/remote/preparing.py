@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ImageError, ServerError, reason
 from ..files import sha256_of
-from ..images.dicom_headers import is_dicom
+from ..images.dicom.headers import is_dicom
 from ..images.geometry import Geometry
 from ..images.image_file import ReadVolume, read_grid
 from ..images.nrrd import write_nrrd

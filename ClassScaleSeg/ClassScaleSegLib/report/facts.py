@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ..errors import ClassScaleError
 from ..images.cleanup import ClassChange
-from ..images.dicom_seg import UsedModel
+from ..images.dicom.seg import UsedModel
 from ..images.measures import LabelMeasures
 from ..images.segmentation import Segmentation
 from ..labels.label import Code, unique_names

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
 
-from ..images.dicom_seg import UsedModel
+from ..images.dicom.seg import UsedModel
 from ..version import VERSION
 from .facts import Run
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ClassScaleError, OutputError
-from ..images.dicom_deflate import read_header
-from ..images.dicom_seg import KINDS, DicomSeg, UsedModel
-from ..images.dicom_source import read_source
+from ..images.dicom.deflate import read_header
+from ..images.dicom.seg import KINDS, DicomSeg, UsedModel
+from ..images.dicom.source import read_source
 from ..images.segmentation import Segmentation
 from ..labels.label import one_line
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from ..errors import ImageError, OutputError, reason
 from ..images.comparison import Comparison, compare
-from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
-from ..images.dicom_seg import DICOM_SUFFIX
+from ..images.dicom.rtstruct import RTSTRUCT_SUFFIX
+from ..images.dicom.seg import DICOM_SUFFIX
 from ..images.geometry import Geometry
 from ..images.label_image import read_layers
 from ..images.measures import LabelMeasures

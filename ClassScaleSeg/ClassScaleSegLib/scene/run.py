@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..catalog.chosen import Choice, choose
 from ..errors import Cancelled, ClassScaleError, ImageError, OutputError, OutputExistsError
 from ..files import unwritable
-from ..images.dicom_seg import UsedModel
+from ..images.dicom.seg import UsedModel
 from ..labels.table import LabelTable
 from ..process.child import Event, Job, SegmentationProcess
 from ..remote.credentials import TOKEN

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ImageError, named
 from ..images.comparison import onto_grid
-from ..images.dicom_rtstruct_reader import read_structure_set
+from ..images.dicom.rtstruct_reader import read_structure_set
 from ..images.segmentation import Segmentation
 from ..images.structures_on_grid import structures_on_grid
 from .dicom import frame_of_reference

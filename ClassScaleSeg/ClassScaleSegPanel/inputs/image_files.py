@@ -86,8 +86,8 @@ def find_images(folder: Path) -> Iterator[Path]:
 
     Hidden ones are left out, and so are segmentations: those of Slicer, and what is called like one of another image.
     """
-    from ClassScaleSegLib.images.dicom_rtstruct import RTSTRUCT_SUFFIX
-    from ClassScaleSegLib.images.dicom_seg import DICOM_SUFFIX
+    from ClassScaleSegLib.images.dicom.rtstruct import RTSTRUCT_SUFFIX
+    from ClassScaleSegLib.images.dicom.seg import DICOM_SUFFIX
     from ClassScaleSegLib.images.image_file import READ_SUFFIXES
     from ClassScaleSegLib.scene.case_pairs import called_like_segmentations
 
@@ -125,7 +125,7 @@ def _choose() -> tuple[Path, Sequence[Path]]:
 
 
 def _is_dicom(path: Path) -> bool:
-    from ClassScaleSegLib.images.dicom_headers import is_dicom
+    from ClassScaleSegLib.images.dicom.headers import is_dicom
 
     try:
         return path.name.upper() != "DICOMDIR" and is_dicom(path)
@@ -136,7 +136,7 @@ def _is_dicom(path: Path) -> bool:
 def _description(folder: Path) -> str:
     """Return the description of the series in a folder, by its first file; empty if that does not tell."""
     from ClassScaleSegLib.errors import ClassScaleError
-    from ClassScaleSegLib.images.dicom_deflate import read_header
+    from ClassScaleSegLib.images.dicom.deflate import read_header
     from ClassScaleSegLib.labels.label import one_line
 
     try:

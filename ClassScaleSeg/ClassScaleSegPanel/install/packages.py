@@ -20,7 +20,7 @@ from pathlib import Path
 
 import slicer
 from ClassScaleSegLib.errors import ClassScaleError
-from ClassScaleSegLib.images.dicom_seg import HIGHDICOM
+from ClassScaleSegLib.images.dicom.seg import HIGHDICOM
 from ClassScaleSegLib.images.tables import XLSXWRITER
 from slicer.i18n import tr as _
 

@@ -10,8 +10,8 @@ import numpy as np
 from ClassScaleSegLib.errors import ImageError, LabelTableError
 from ClassScaleSegLib.images.comparison import onto_grid
 from ClassScaleSegLib.images.counts import voxel_counts
-from ClassScaleSegLib.images.dicom import read_places
-from ClassScaleSegLib.images.dicom_headers import is_dicom_seg
+from ClassScaleSegLib.images.dicom.headers import is_dicom_seg
+from ClassScaleSegLib.images.dicom.series import read_places
 from ClassScaleSegLib.images.geometry import ROUNDED_SHEAR, Geometry, same_lattice
 from ClassScaleSegLib.images.image_file import read_grid
 from ClassScaleSegLib.images.paired_cases import table_beside

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ClassScaleError, OutputError, reason
-from ..labels.label import Code, Label
-from ..labels.table import LabelTable
-from ..version import VERSION
-from .contours import Outlines
-from .dicom_contours import EncodedContours
-from .dicom_frames import decimals
-from .dicom_headers import STRUCTURE_SET
-from .dicom_object import (
+from ...errors import ClassScaleError, OutputError, reason
+from ...labels.label import Code, Label
+from ...labels.table import LabelTable
+from ...version import VERSION
+from ..contours import Outlines
+from ..geometry import Geometry
+from ..layers import layer_counts, layer_of_values
+from .contours import EncodedContours
+from .frames import decimals
+from .headers import STRUCTURE_SET
+from .object import (
     LONGEST_TEXT,
     MAKER,
     Texts,
@@ -37,11 +39,9 @@ from .dicom_object import (
     value_of,
     write_object,
 )
-from .dicom_seg import DicomSeg
-from .dicom_segments import CATEGORY
-from .dicom_source import SourceSeries, read_source
-from .geometry import Geometry
-from .layers import layer_counts, layer_of_values
+from .seg import DicomSeg
+from .segments import CATEGORY
+from .source import SourceSeries, read_source
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset

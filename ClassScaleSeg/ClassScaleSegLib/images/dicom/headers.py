@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from ..errors import ImageError, named, reason
+from ...errors import ImageError, named, reason
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..errors import OutputError
-from .contours import Outline
-from .dicom_headers import Slice
-from .dicom_object import instance_reference
-from .dicom_source import SourceSeries
+from ...errors import OutputError
+from ..contours import Outline
+from .headers import Slice
+from .object import instance_reference
+from .source import SourceSeries
 
 _LONGEST_NUMBER = 16  # characters of a decimal string
 _MOST_BYTES = 1 << 31  # of all contours; a sequence of DICOM holds 4 GiB

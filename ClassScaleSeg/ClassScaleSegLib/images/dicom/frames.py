@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .dicom_headers import Slice
-from .dicom_source import SourceSeries
+from .headers import Slice
+from .source import SourceSeries
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import OutputError
-from .dicom import read_places
-from .dicom_headers import Slice, is_dicom
-from .geometry import Geometry
+from ...errors import OutputError
+from ..geometry import Geometry
+from .headers import Slice, is_dicom
+from .series import read_places
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -49,7 +49,7 @@ def read_source(path: str | Path, files: Sequence[Path] = ()) -> SourceSeries:
     :param path: the folder of a DICOM series, or a DICOM file with many frames; for messages, if there are `files`.
     :param files: the files of the series, if they are known, as they are to a DICOM database.
     :raises OutputError: if it is not DICOM, or lacks what a segmentation must refer to; the message says what to do.
-    :raises ImageError: if the slices are not one volume, as :func:`~.dicom.read_series` says.
+    :raises ImageError: if the slices are not one volume, as :func:`~.series.read_series` says.
     """
     path = Path(path)
     try:

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ClassScaleError, ImageError, named, reason
-from ..labels.label import MAX_VALUE, Code, Label, one_line, segment_color, segment_id
-from .dicom_elements import Elements, read_elements
-from .dicom_headers import STRUCTURE_SET
-from .dicom_letters import decoded
-from .layers import fresh_values
+from ...errors import ClassScaleError, ImageError, named, reason
+from ...labels.label import MAX_VALUE, Code, Label, one_line, segment_color, segment_id
+from ..layers import fresh_values
+from .elements import Elements, read_elements
+from .headers import STRUCTURE_SET
+from .letters import decoded
 
 _CLASS, _CHARACTER_SET = 0x00080016, 0x00080005
 _STRUCTURES, _NUMBER, _NAME, _FRAME = 0x30060020, 0x30060022, 0x30060026, 0x30060024

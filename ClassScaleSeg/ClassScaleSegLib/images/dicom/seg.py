@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ClassScaleError, OutputError, reason
-from ..labels.label import Label
-from ..labels.table import LabelTable
-from ..version import VERSION
-from .dicom_deflate import write_deflated
-from .dicom_frames import Frames, binary_frames, binary_places, decimals, label_map_frames
-from .dicom_letters import one_value
-from .dicom_object import (
+from ...errors import ClassScaleError, OutputError, reason
+from ...labels.label import Label
+from ...labels.table import LabelTable
+from ...version import VERSION
+from ..geometry import ROUNDED_SHEAR, Geometry
+from ..layers import layer_counts
+from .deflate import write_deflated
+from .frames import Frames, binary_frames, binary_places, decimals, label_map_frames
+from .letters import one_value
+from .object import (
     EMPTY,
     MAKER,
     Texts,
@@ -36,10 +38,8 @@ from .dicom_object import (
     series_number,
     value_of,
 )
-from .dicom_segments import describe
-from .dicom_source import SourceSeries, read_source
-from .geometry import ROUNDED_SHEAR, Geometry
-from .layers import layer_counts
+from .segments import describe
+from .source import SourceSeries, read_source
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ImageError, reason
-from .dicom_headers import Slice
-from .image_file import check_memory
+from ...errors import ImageError, reason
+from ..image_file import check_memory
+from .headers import Slice
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

@@ -8,12 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import OutputError
-from ..labels.label import Code
-from .dicom_headers import Slice
-from .dicom_letters import keep_letters, one_value
-from .dicom_source import SourceSeries
-from .geometry import Geometry
+from ...errors import OutputError
+from ...labels.label import Code
+from ..geometry import Geometry
+from .headers import Slice
+from .letters import keep_letters, one_value
+from .source import SourceSeries
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset

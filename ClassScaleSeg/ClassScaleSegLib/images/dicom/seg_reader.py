@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ClassScaleError, ImageError, named, reason
-from ..labels.table import LabelTable
-from .dicom import arrange
-from .dicom_deflate import inflated
-from .dicom_headers import Slice, slices_in
-from .dicom_seg import refuse_missing_highdicom
-from .dicom_segments import label_value, read_label
-from .geometry import Geometry
-from .image_file import check_memory
-from .layers import LayerBuilder
+from ...errors import ClassScaleError, ImageError, named, reason
+from ...labels.table import LabelTable
+from ..geometry import Geometry
+from ..image_file import check_memory
+from ..layers import LayerBuilder
+from .deflate import inflated
+from .headers import Slice, slices_in
+from .seg import refuse_missing_highdicom
+from .segments import label_value, read_label
+from .series import arrange
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -15,7 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..errors import ImageError
+from ...errors import ImageError
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset

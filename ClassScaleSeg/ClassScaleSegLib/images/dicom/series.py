@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ImageError, named
-from .dicom_headers import Slice, distinguishing, is_dicom, read_slices, visible_files
-from .dicom_pixels import decode
-from .geometry import Geometry
-from .image_file import ReadVolume
+from ...errors import ImageError, named
+from ..geometry import Geometry
+from ..image_file import ReadVolume
+from .headers import Slice, distinguishing, is_dicom, read_slices, visible_files
+from .pixels import decode
 
 # Objects that accompany images and have rows and columns too.
 _NO_IMAGES = {"SEG", "RTDOSE", "PR", "SR", "KO", "RWV", "REG"}

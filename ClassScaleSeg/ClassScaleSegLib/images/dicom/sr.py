@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ClassScaleError, OutputError, reason
-from ..labels.label import Code, Label
-from ..labels.table import LabelTable
-from ..version import VERSION
-from .dicom_deflate import read_header
-from .dicom_headers import is_dicom_seg
-from .dicom_object import (
+from ...errors import ClassScaleError, OutputError, reason
+from ...labels.label import Code, Label
+from ...labels.table import LabelTable
+from ...version import VERSION
+from ..measures import LabelMeasures
+from .deflate import read_header
+from .headers import is_dicom_seg
+from .object import (
     EMPTY,
     MAKER,
     Texts,
@@ -27,9 +28,8 @@ from .dicom_object import (
     series_number,
     value_of,
 )
-from .dicom_seg import refuse_missing_highdicom
-from .dicom_segments import CATEGORY, label_value
-from .measures import LabelMeasures
+from .seg import refuse_missing_highdicom
+from .segments import CATEGORY, label_value
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..labels.label import Code, Label, segment_color, segment_id
-from .dicom_object import Texts, coded
+from ...labels.label import Code, Label, segment_color, segment_id
+from .object import Texts, coded
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
