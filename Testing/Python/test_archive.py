@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ClassScaleSegLib import Segmentation
 from ClassScaleSegLib.commands.main import main
-from ClassScaleSegLib.images.formats import STATISTICS_SUFFIXES
+from ClassScaleSegLib.images.suffixes import STATISTICS_SUFFIXES
 from conftest import MODEL
 
 pydicom = pytest.importorskip("pydicom")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from ClassScaleSegLib import DicomSeg, LabelTable, UsedModel
-from ClassScaleSegLib.images.formats import SEGMENTATION_SUFFIXES
+from ClassScaleSegLib.images.suffixes import SEGMENTATION_SUFFIXES
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("SimpleITK")

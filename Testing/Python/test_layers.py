@@ -12,9 +12,10 @@ import SimpleITK as sitk
 from ClassScaleSegLib import LabelTable, Segmentation
 from ClassScaleSegLib.errors import ImageError, LabelTableError, OutputError
 from ClassScaleSegLib.images.dicom.seg import DicomSeg
-from ClassScaleSegLib.images.formats import IMAGE_SUFFIXES, refuse_overlaps
+from ClassScaleSegLib.images.formats import refuse_overlaps
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.layers import MOST_LAYERS, LayerBuilder
+from ClassScaleSegLib.images.suffixes import IMAGE_SUFFIXES
 from dicom_results import series
 from hypothesis import given, settings
 from hypothesis import strategies as st

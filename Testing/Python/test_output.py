@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from ClassScaleSegLib.errors import OutputError, OutputExistsError
-from ClassScaleSegLib.images.formats import IMAGE_SUFFIXES, STATISTICS_SUFFIXES, check_writable
+from ClassScaleSegLib.images.formats import check_writable
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.seg_nrrd import segment_extents
 from ClassScaleSegLib.images.segmentation import Segmentation
+from ClassScaleSegLib.images.suffixes import IMAGE_SUFFIXES, STATISTICS_SUFFIXES
 from ClassScaleSegLib.labels.label import Code, Label
 from ClassScaleSegLib.labels.table import LabelTable
 from hypothesis import given, settings

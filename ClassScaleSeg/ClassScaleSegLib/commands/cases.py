@@ -12,10 +12,8 @@ from pathlib import Path
 from ..errors import ImageError, OutputError
 from ..files import given_stem
 from ..images.dicom.headers import is_dicom
-from ..images.dicom.rtstruct import RTSTRUCT_SUFFIX
-from ..images.dicom.seg import DICOM_SUFFIX
 from ..images.dicom.series import same_series
-from ..images.image_file import READ_SUFFIXES
+from ..images.suffixes import READ_SUFFIXES, VOXEL_SUFFIXES
 
 _RESULT_SUFFIX = ".seg.nrrd"  # results may be in the folder of the images; they are not images
 _SLASHES = tuple(filter(None, (os.sep, os.altsep)))  # at the end of the name of a folder
@@ -89,7 +87,7 @@ def find_cases(
     if many:
         groups = _group(folder or paths, channels)
         if not is_folder(output):
-            refuse_file(target, (*READ_SUFFIXES, DICOM_SUFFIX, RTSTRUCT_SUFFIX), "Name a folder.")
+            refuse_file(target, VOXEL_SUFFIXES, "Name a folder.")
     else:
         groups = {_case_name(paths, channels): tuple(paths)}
         if not is_folder(output):

@@ -14,9 +14,8 @@ from ..cohort.bids_derivative import write_derivative
 from ..cohort.ledger import refuse_running
 from ..cohort.records import Finding, Recipe, Records, State
 from ..errors import Cancelled, ClassScaleError, ImageError, OutputError, OutputExistsError
-from ..images.dicom.seg import DICOM_SUFFIX, UsedModel
-from ..images.dicom.sr import REPORT_SUFFIX
-from ..images.formats import IMAGE_SUFFIXES, STATISTICS_SUFFIXES
+from ..images.dicom.seg import UsedModel
+from ..images.suffixes import DICOM_SUFFIX, IMAGE_SUFFIXES, REPORT_SUFFIX, STATISTICS_SUFFIXES
 from ..inference.progress import CancelToken
 from ..process.job import Job
 from ..process.terminal import flush

@@ -18,9 +18,9 @@ from typing import Any
 from ..cohort.records import FOLDER
 from ..errors import ClassScaleError
 from ..files import replacing, sha256_of
-from ..images.dicom.rtstruct import RTSTRUCT_SUFFIX
 from ..images.formats import STATISTICS_COLUMNS, STATISTICS_DIGITS, check_writable, statistics_cells
 from ..images.segmentation import Segmentation
+from ..images.suffixes import RTSTRUCT_SUFFIX
 from ..images.tables import TABLE_SUFFIXES, Cell, write_table
 from ..process.job import Job
 from .cases import Case, is_folder

@@ -11,10 +11,9 @@ import numpy as np
 
 from ..errors import Cancelled, ClassScaleError, OutputError
 from ..images.dicom.headers import modality_of
-from ..images.dicom.rtstruct import RTSTRUCT_SUFFIX
-from ..images.formats import SEGMENTATION_SUFFIXES
 from ..images.image_file import read_file
 from ..images.segmentation import Segmentation
+from ..images.suffixes import RTSTRUCT_SUFFIX, SEGMENTATION_SUFFIXES
 from ..inference.progress import Progress
 from ..options import WHOLE_IMAGE, Options
 from ..process.fault_log import FaultLog

@@ -15,23 +15,21 @@ from ..cohort.bids_derivative import side_files
 from ..errors import ImageError, OutputError
 from ..files import refuse_replacing, replacing
 from ..images.contours import refuse_missing_contourpy
-from ..images.dicom.rtstruct import RTSTRUCT_SUFFIX
-from ..images.dicom.seg import DICOM_SUFFIX, DicomSeg, refuse_missing_highdicom
+from ..images.dicom.seg import DicomSeg, refuse_missing_highdicom
 from ..images.dicom.source import read_source
-from ..images.dicom.sr import REPORT_SUFFIX
-from ..images.formats import (
-    IMAGE_SUFFIXES,
-    SEGMENTATION_SUFFIXES,
-    STATISTICS_SUFFIXES,
-    check_writable,
-    files_of,
-    writable_geometry,
-    write_statistics,
-)
+from ..images.formats import check_writable, files_of, writable_geometry, write_statistics
 from ..images.geometry import Geometry
 from ..images.measures import LabelMeasures
 from ..images.reading import InputImage, read_image
 from ..images.segmentation import Segmentation
+from ..images.suffixes import (
+    DICOM_SUFFIX,
+    IMAGE_SUFFIXES,
+    REPORT_SUFFIX,
+    RTSTRUCT_SUFFIX,
+    SEGMENTATION_SUFFIXES,
+    STATISTICS_SUFFIXES,
+)
 from ..inference.progress import Progress
 from ..labels.table import LabelTable
 from ..process.job import Job

@@ -7,16 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .. import errors
-from ..images.dicom.rtstruct import RTSTRUCT_SUFFIX
-from ..images.dicom.seg import DICOM_SUFFIX
-from ..images.formats import STATISTICS_SUFFIXES
+from ..images.suffixes import SEGMENTATION_SUFFIXES, STATISTICS_SUFFIXES
 from ..options import FIELDS, Options
 from ..process.job import Job, read_job
 from .options import add_options
 from .parsing import Parser
 from .server_models import add_server_options
 
-FORMATS = (".seg.nrrd", ".nii.gz", ".nrrd", ".mha", DICOM_SUFFIX, RTSTRUCT_SUFFIX)
+FORMATS = tuple(suffix for suffix in SEGMENTATION_SUFFIXES if suffix != ".nii")  # which is not compressed
 _OPTIONS = tuple(name for name in FIELDS if name != "confidence")  # --confidence names a file
 _BESIDE = (
     "images",

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..cohort.bids import refuse_missing_content
 from ..errors import ImageError, ModelError
-from ..images.image_file import DETACHED_HEADERS
+from ..images.suffixes import DETACHED_HEADERS
 from .cases import Case
 from .cohort_job import CohortJob
 

@@ -14,22 +14,27 @@ from ..files import refuse_existing, refuse_unwritable_folder, replacing, unwrit
 from ..labels.csv import CODE_COLUMNS, code_cells
 from ..labels.table import LabelTable
 from .counts import LabelVolume
-from .dicom.rtstruct import RTSTRUCT_SUFFIX, write_dicom_rtstruct
-from .dicom.seg import DICOM_SUFFIX, KINDS, DicomSeg, write_dicom_seg
-from .dicom.sr import REPORT_SUFFIX, write_dicom_sr
+from .dicom.rtstruct import write_dicom_rtstruct
+from .dicom.seg import KINDS, DicomSeg, write_dicom_seg
+from .dicom.sr import write_dicom_sr
 from .geometry import ROUNDED_SHEAR, Geometry
 from .measures import COLUMNS, INTENSITY_COLUMNS, LabelMeasures
 from .seg_nrrd import write_seg_nrrd
-from .tables import EXCEL_SUFFIX, TABLE_SUFFIXES, Cell, refuse_missing_xlsxwriter, write_table
+from .suffixes import (
+    ALL_SUFFIXES,
+    DICOM_SUFFIX,
+    IMAGE_SUFFIXES,
+    REPORT_SUFFIX,
+    RTSTRUCT_SUFFIX,
+    SEGMENTATION_SUFFIXES,
+    STATISTICS_SUFFIXES,
+)
+from .tables import EXCEL_SUFFIX, Cell, refuse_missing_xlsxwriter, write_table
 
-IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd")
-SEGMENTATION_SUFFIXES = (".seg.nrrd", *IMAGE_SUFFIXES, DICOM_SUFFIX, RTSTRUCT_SUFFIX)
 _DICOM = {
     DICOM_SUFFIX: ("a DICOM segmentation", write_dicom_seg),
     RTSTRUCT_SUFFIX: ("a structure set", write_dicom_rtstruct),
 }
-STATISTICS_SUFFIXES = (*TABLE_SUFFIXES, REPORT_SUFFIX)
-ALL_SUFFIXES = (*SEGMENTATION_SUFFIXES, *STATISTICS_SUFFIXES)
 STATISTICS_COLUMNS = (
     *("LabelValue", "Name", "Voxels", "Volume_mL"),
     *itertools.chain(*CODE_COLUMNS.values()),
@@ -48,12 +53,12 @@ def check_writable(
 
     :param path: the file to be written.
     :param overwrite: allow an existing file.
-    :param suffixes: the allowed formats, one of the constants ``*_SUFFIXES`` of this file.
+    :param suffixes: the allowed formats, one of the constants of :mod:`.suffixes`.
     :raises OutputExistsError: if ``overwrite`` is false and the file, or the colour table that accompanies it, exists.
     :raises OutputError: if the suffix is not supported or no file can be created in the folder.
     """
     path = Path(path)
-    if _suffix(path, suffixes) == EXCEL_SUFFIX:
+    if suffix_of(path, suffixes) == EXCEL_SUFFIX:
         refuse_missing_xlsxwriter()
     refuse_existing(path, overwrite)
     if suffixes is SEGMENTATION_SUFFIXES:
@@ -72,7 +77,7 @@ def colour_table_path(path: Path) -> Path:
     >>> colour_table_path(Path("ct.nii.gz")).name
     'ct.labels.csv'
     """
-    return path.with_name(path.name[: -len(_suffix(path, IMAGE_SUFFIXES))] + ".labels.csv")
+    return path.with_name(path.name[: -len(suffix_of(path, IMAGE_SUFFIXES))] + ".labels.csv")
 
 
 def files_of(path: Path) -> list[Path]:
@@ -80,7 +85,7 @@ def files_of(path: Path) -> list[Path]:
 
     :raises OutputError: if the suffix is not supported.
     """
-    image = _suffix(path, SEGMENTATION_SUFFIXES) in IMAGE_SUFFIXES
+    image = suffix_of(path, SEGMENTATION_SUFFIXES) in IMAGE_SUFFIXES
     return [path, colour_table_path(path)] if image else [path]
 
 
@@ -96,7 +101,7 @@ def refuse_overlaps(path: str | Path, dicom_seg: str = KINDS[0]) -> None:
     >>> refuse_overlaps("ct.seg.nrrd")
     >>> refuse_overlaps("ct.seg.dcm", "binary")
     """
-    suffix = _suffix(Path(path), SEGMENTATION_SUFFIXES)
+    suffix = suffix_of(Path(path), SEGMENTATION_SUFFIXES)
     if suffix in (".seg.nrrd", RTSTRUCT_SUFFIX) or (suffix == DICOM_SUFFIX and dicom_seg == "binary"):
         return
     what = "A DICOM segmentation of the kind labelmap" if suffix == DICOM_SUFFIX else f"A file {suffix}"
@@ -128,7 +133,7 @@ def write_segmentation(
         holds one, or a file cannot be written.
     :raises ImageError: if the series cannot be read.
     """
-    suffix = _suffix(path, SEGMENTATION_SUFFIXES)
+    suffix = suffix_of(path, SEGMENTATION_SUFFIXES)
     if len(layers) > 1:
         refuse_overlaps(path, KINDS[0] if dicom is None else dicom.kind)
     if suffix in _DICOM:
@@ -165,7 +170,7 @@ def write_confidence(path: Path, confidence: np.ndarray | None, geometry: Geomet
     :param overwrite: replace an existing file.
     :raises OutputError: if there is no confidence, the suffix is not supported, or the file cannot be written.
     """
-    _suffix(path, IMAGE_SUFFIXES)
+    suffix_of(path, IMAGE_SUFFIXES)
     if confidence is None:
         raise OutputError(
             f"{path} was not written: no confidence was computed. Ask for the confidence when segmenting."
@@ -194,7 +199,7 @@ def write_statistics(
     :param segmentation: for ``.sr.dcm``: the DICOM segmentation of the same result.
     :raises OutputError: if the suffix is not supported, the segmentation is missing, or the file cannot be written.
     """
-    if _suffix(path, STATISTICS_SUFFIXES) == REPORT_SUFFIX:
+    if suffix_of(path, STATISTICS_SUFFIXES) == REPORT_SUFFIX:
         if segmentation is None:
             raise OutputError(
                 f"{path}: a report in DICOM refers to a DICOM segmentation. Write one from the same result and give "
@@ -220,10 +225,17 @@ def statistics_cells(
     return cells
 
 
-def _suffix(path: Path, suffixes: tuple[str, ...]) -> str:
+def suffix_of(path: Path, suffixes: tuple[str, ...]) -> str:
+    """Return the suffix of a file that is to be written, in lower case.
+
+    :param suffixes: those that are allowed, some of ``ALL_SUFFIXES``.
+    :raises OutputError: if the file has none of them, or nothing before it.
+
+    >>> suffix_of(Path("ct.SEG.NRRD"), SEGMENTATION_SUFFIXES)
+    '.seg.nrrd'
+    """
     name = path.name.lower()
-    endings = (ending for ending in ALL_SUFFIXES if name.endswith(ending) and len(name) > len(ending))
-    suffix = next(endings, None)  # longer suffixes come first: a .seg.nrrd is not a plain .nrrd
+    suffix = next((ending for ending in ALL_SUFFIXES if name.endswith(ending) and len(name) > len(ending)), None)
     if suffix is None or suffix not in suffixes:
         raise OutputError(f"{path}: this file format cannot be written here. Use one of {', '.join(suffixes)}.")
     return suffix

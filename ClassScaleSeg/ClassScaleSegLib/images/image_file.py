@@ -12,13 +12,12 @@ import numpy as np
 from ..errors import ImageError, named, reason
 from .geometry import ROUNDED_SHEAR, Geometry
 from .nifti import NiftiHeader, is_nifti, read_header, read_voxels
+from .suffixes import DETACHED_HEADERS
 from .text_headers import check_text_header, refuse_long_header
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-READ_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".hdr")  # of cases in a folder
-DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr", ".hdr.gz")  # the voxels are in a second file
 _LIBRARIES = {
     ".nrrd": "NrrdImageIO",
     ".mha": "MetaImageIO",

@@ -8,15 +8,13 @@ from typing import NamedTuple
 from ..errors import ImageError
 from ..files import given_stem
 from .dicom.headers import is_dicom_seg, is_structure_set
-from .dicom.rtstruct import RTSTRUCT_SUFFIX
-from .dicom.seg import DICOM_SUFFIX
-from .formats import IMAGE_SUFFIXES, colour_table_path
-from .image_file import READ_SUFFIXES
+from .formats import colour_table_path
+from .suffixes import DICOM_SUFFIX, IMAGE_SUFFIXES, READ_SUFFIXES, RTSTRUCT_SUFFIX, VOXEL_SUFFIXES
 
 _OWN_NAMES = (".seg.nrrd", DICOM_SUFFIX)  # label maps with names; of one result, the first is read
 _ANY_DICOM = ".dcm"
 _IMAGES = (*READ_SUFFIXES, _ANY_DICOM)
-_SUFFIXES = (*_OWN_NAMES, RTSTRUCT_SUFFIX, *_IMAGES)
+_SUFFIXES = (*VOXEL_SUFFIXES, _ANY_DICOM)
 
 
 class Pair(NamedTuple):
@@ -120,7 +118,7 @@ def find_segmentations(folder: Path) -> dict[str, Path]:
         if file.is_file() and not file.name.startswith(".") and _is_segmentation(file):
             found.setdefault(_name(file), []).append(file)
     if not found:
-        suffixes = ", ".join((*_OWN_NAMES, RTSTRUCT_SUFFIX, *READ_SUFFIXES))
+        suffixes = ", ".join(VOXEL_SUFFIXES)
         raise ImageError(f"{folder} has no segmentation: none of its files ends with {suffixes}, or is in DICOM.")
     return {name: _chosen(files) for name, files in found.items()}
 

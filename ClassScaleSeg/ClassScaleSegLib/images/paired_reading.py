@@ -12,7 +12,6 @@ from ..errors import ImageError, named, reason
 from ..labels.table import LabelTable
 from .dicom.deflate import read_header
 from .dicom.headers import is_dicom, is_dicom_seg, is_structure_set
-from .dicom.rtstruct import RTSTRUCT_SUFFIX
 from .dicom.rtstruct_reader import read_structure_set
 from .dicom.series import read_places
 from .geometry import Geometry
@@ -21,6 +20,7 @@ from .nifti_labels import read_named_values
 from .paired_cases import Pair, refuse_missing, table_beside
 from .segmentation import Segmentation
 from .structures_on_grid import structures_on_grid
+from .suffixes import RTSTRUCT_SUFFIX
 
 
 class ReadPair(NamedTuple):

@@ -14,13 +14,12 @@ import numpy as np
 
 from ..errors import ImageError, OutputError, reason
 from ..images.comparison import Comparison, compare
-from ..images.dicom.rtstruct import RTSTRUCT_SUFFIX
-from ..images.dicom.seg import DICOM_SUFFIX
 from ..images.geometry import Geometry
 from ..images.label_image import read_layers
 from ..images.measures import LabelMeasures
 from ..images.seg_nrrd import index_to_ras
 from ..images.segmentation import Segmentation, class_volumes
+from ..images.suffixes import DICOM_SUFFIX, RTSTRUCT_SUFFIX
 from ..labels.standard_names import with_standard_names
 from ..labels.table import LabelTable
 from .dicom import save_dicom

@@ -86,9 +86,7 @@ def find_images(folder: Path) -> Iterator[Path]:
 
     Hidden ones are left out, and so are segmentations: those of Slicer, and what is called like one of another image.
     """
-    from ClassScaleSegLib.images.dicom.rtstruct import RTSTRUCT_SUFFIX
-    from ClassScaleSegLib.images.dicom.seg import DICOM_SUFFIX
-    from ClassScaleSegLib.images.image_file import READ_SUFFIXES
+    from ClassScaleSegLib.images.suffixes import READ_SUFFIXES, VOXEL_SUFFIXES
     from ClassScaleSegLib.scene.case_pairs import called_like_segmentations
 
     for place, folders, names in os.walk(folder):
@@ -98,8 +96,7 @@ def find_images(folder: Path) -> Iterator[Path]:
         stems = {name: _stem(Path(name)) for name in images if not name.lower().endswith(".seg.nrrd")}
         drawn = called_like_segmentations(list(stems.values()))
         yield from (Path(place, name) for name, stem in stems.items() if stem not in drawn)
-        results = (*READ_SUFFIXES, DICOM_SUFFIX, RTSTRUCT_SUFFIX)
-        others = (Path(place, name) for name in kept if not name.lower().endswith(results))
+        others = (Path(place, name) for name in kept if not name.lower().endswith(VOXEL_SUFFIXES))
         if any(map(_is_dicom, itertools.islice(others, _LOOKED_AT))):
             yield Path(place)
 
@@ -148,7 +145,7 @@ def _description(folder: Path) -> str:
 
 def _stem(path: Path) -> str:
     from ClassScaleSegLib.files import given_stem
-    from ClassScaleSegLib.images.image_file import READ_SUFFIXES
+    from ClassScaleSegLib.images.suffixes import READ_SUFFIXES
 
     return given_stem(path, READ_SUFFIXES)
 

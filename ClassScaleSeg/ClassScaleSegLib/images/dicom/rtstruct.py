@@ -46,7 +46,6 @@ from .source import SourceSeries, read_source
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset
 
-RTSTRUCT_SUFFIX = ".rtstruct.dcm"
 _STUDY = "1.2.840.10008.3.1.2.3.1"  # retired, and what all writers give as the class of a study
 _LEARNED = Code("DCM", "123110", "Artificial Intelligence")
 _ANATOMY = (CATEGORY.scheme, CATEGORY.value)

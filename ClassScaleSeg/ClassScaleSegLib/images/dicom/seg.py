@@ -44,7 +44,6 @@ from .source import SourceSeries, read_source
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-DICOM_SUFFIX = ".seg.dcm"
 KINDS = ("labelmap", "binary")
 HIGHDICOM = "highdicom>=0.28"
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"

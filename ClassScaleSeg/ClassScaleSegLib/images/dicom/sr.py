@@ -34,7 +34,6 @@ from .segments import CATEGORY, label_value
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-REPORT_SUFFIX = ".sr.dcm"
 _CT = frozenset(f"1.2.840.10008.5.1.4.1.1.{number}" for number in ("2", "2.1", "2.2"))
 _MR = frozenset(f"1.2.840.10008.5.1.4.1.1.{number}" for number in ("4", "4.1", "4.4"))
 _SIDES = {"7771000", "24028007", "51440002", "66459002"}  # left, right, both, one: of SNOMED CT
