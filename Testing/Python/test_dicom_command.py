@@ -86,7 +86,7 @@ def test_a_report_that_cannot_be_written_leaves_nothing(segment, source, tmp_pat
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ClassScaleSegLib.images.formats.write_dicom_sr", fail)
+    monkeypatch.setattr("ClassScaleSegLib.images.statistics.write_dicom_sr", fail)
     assert segment(source, "-o", "a.seg.dcm", "--statistics", "a.sr.dcm") == ExitCode.OUTPUT
     assert not list((tmp_path / "out").iterdir())
 

@@ -13,8 +13,8 @@ import SimpleITK as sitk
 from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.errors import ImageError
 from ClassScaleSegLib.images.geometry import Geometry
-from ClassScaleSegLib.images.measures import COLUMNS, INTENSITY_COLUMNS
 from ClassScaleSegLib.images.segmentation import Segmentation
+from ClassScaleSegLib.images.statistics import INTENSITY_COLUMNS, SHAPE_COLUMNS
 from ClassScaleSegLib.labels.csv import CODE_COLUMNS
 from ClassScaleSegLib.labels.table import LabelTable
 from conftest import small_dataset, small_plans
@@ -22,6 +22,7 @@ from dicom_phantom import planes, write_series
 
 GRID = Geometry((7, 6, 5), (0.5, 1.0, 2.0), (10.0, -20.0, 30.0))
 BEFORE = ["LabelValue", "Name", "Voxels", "Volume_mL", *(name for three in CODE_COLUMNS.values() for name in three)]
+SHAPE, INTENSITIES = ([column.name for column in columns] for columns in (SHAPE_COLUMNS, INTENSITY_COLUMNS))
 
 
 @pytest.fixture
@@ -54,9 +55,9 @@ def header(file: Path) -> list[str]:
 
 def test_the_columns_of_before_come_first_then_shape_then_intensities(result, tmp_path):
     result.write_statistics(tmp_path / "shape.csv")
-    assert header(tmp_path / "shape.csv") == [*BEFORE, *COLUMNS]
+    assert header(tmp_path / "shape.csv") == [*BEFORE, *SHAPE]
     result.write_statistics(tmp_path / "all.csv", image=ramp())
-    assert header(tmp_path / "all.csv") == [*BEFORE, *COLUMNS, *INTENSITY_COLUMNS]
+    assert header(tmp_path / "all.csv") == [*BEFORE, *SHAPE, *INTENSITIES]
     assert list(rows(tmp_path / "all.csv")) == ["none", "liver", "corner"]
 
 
@@ -74,8 +75,8 @@ def test_cells_hold_the_measures_and_stay_empty_for_a_class_that_was_not_found(r
     assert float(liver["StandardDeviation"]) == pytest.approx(inside.std(ddof=1), rel=1e-9)
     assert found["corner"]["StandardDeviation"] == "0" and found["corner"]["Percentile_5"] == str(image[-1, -1, -1])
     assert found["none"]["Voxels"] == "0"
-    assert {found["none"][name] for name in (*COLUMNS, *INTENSITY_COLUMNS)} == {""}
-    cells = (row[name] for row in (liver, found["corner"]) for name in (*COLUMNS, *INTENSITY_COLUMNS))
+    assert {found["none"][name] for name in (*SHAPE, *INTENSITIES)} == {""}
+    cells = (row[name] for row in (liver, found["corner"]) for name in (*SHAPE, *INTENSITIES))
     assert all(cell in ("true", "false") or math.isfinite(float(cell)) for cell in cells)
 
 

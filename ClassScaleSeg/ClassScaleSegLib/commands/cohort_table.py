@@ -18,8 +18,9 @@ from typing import Any
 from ..cohort.records import FOLDER
 from ..errors import ClassScaleError
 from ..files import replacing, sha256_of
-from ..images.formats import STATISTICS_COLUMNS, STATISTICS_DIGITS, check_writable, statistics_cells
+from ..images.formats import check_writable
 from ..images.segmentation import Segmentation
+from ..images.statistics import STATISTICS_DIGITS, statistics_cells, statistics_columns
 from ..images.suffixes import RTSTRUCT_SUFFIX
 from ..images.tables import TABLE_SUFFIXES, Cell, write_table
 from ..process.job import Job
@@ -28,6 +29,7 @@ from .job_models import JobModels
 from .reporting import Reporter
 from .results import Measured, read_finished
 
+_COLUMNS = statistics_columns()
 _LARGEST = 1 << 28  # bytes of the rows of a case; a thousand classes have 0.3 MB
 
 
@@ -78,7 +80,7 @@ class CohortTable:
         """
         done = [case for case in cases if case.name not in without and self._complete(case, reporter)]
         for file in self._files:
-            columns = ("Case", *STATISTICS_COLUMNS)
+            columns = ("Case", *_COLUMNS)
             with replacing(file, self._may_replace(file)) as temporary:
                 write_table(temporary, columns, self._rows(done), True, STATISTICS_DIGITS)
                 self._note(file, sha256_of(temporary))  # before it has its name: the process may be killed
@@ -121,14 +123,14 @@ class CohortTable:
         return True
 
     def _keep(self, case: Case, rows: list[list[Cell]]) -> None:
-        facts = {"case": case.name, "result": _print_of(case), "columns": STATISTICS_COLUMNS, "rows": rows}
+        facts = {"case": case.name, "result": _print_of(case), "columns": _COLUMNS, "rows": rows}
         with replacing(self._file(case), overwrite=True) as temporary:
             temporary.write_text(json.dumps(facts), encoding="utf-8")
 
     def _kept(self, case: Case) -> list[list[Cell]] | None:
         """Return the rows of the result as it is now; ``None`` if they are not known."""
         facts = _read(self._file(case))
-        wanted = {"case": case.name, "result": _print_of(case), "columns": list(STATISTICS_COLUMNS)}
+        wanted = {"case": case.name, "result": _print_of(case), "columns": list(_COLUMNS)}
         rows = facts.get("rows")
         if {name: facts.get(name) for name in wanted} != wanted or not isinstance(rows, list):
             return None
@@ -151,9 +153,7 @@ class CohortTable:
 
 
 def _fits(row: list[Any]) -> bool:
-    return len(row) == len(STATISTICS_COLUMNS) and all(
-        cell is None or isinstance(cell, (str, int, float)) for cell in row
-    )
+    return len(row) == len(_COLUMNS) and all(cell is None or isinstance(cell, (str, int, float)) for cell in row)
 
 
 def _print_of(case: Case) -> list[int] | None:

@@ -17,11 +17,12 @@ from ..files import refuse_replacing, replacing
 from ..images.contours import refuse_missing_contourpy
 from ..images.dicom.seg import DicomSeg, refuse_missing_highdicom
 from ..images.dicom.source import read_source
-from ..images.formats import check_writable, files_of, writable_geometry, write_statistics
+from ..images.formats import check_writable, files_of, writable_geometry
 from ..images.geometry import Geometry
 from ..images.measures import LabelMeasures
 from ..images.reading import InputImage, read_image
 from ..images.segmentation import Segmentation
+from ..images.statistics import write_statistics
 from ..images.suffixes import (
     DICOM_SUFFIX,
     IMAGE_SUFFIXES,

@@ -1,9 +1,8 @@
-"""Write the results of a segmentation: segmentation, image with colour table, confidence map, statistics."""
+"""Write the volumes of a result: the segmentation, in the format that its suffix says, and the confidence map."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,37 +10,24 @@ import numpy as np
 
 from ..errors import OutputError, named, reason
 from ..files import refuse_existing, refuse_unwritable_folder, replacing, unwritable
-from ..labels.csv import CODE_COLUMNS, code_cells
 from ..labels.table import LabelTable
-from .counts import LabelVolume
 from .dicom.rtstruct import write_dicom_rtstruct
 from .dicom.seg import KINDS, DicomSeg, write_dicom_seg
-from .dicom.sr import write_dicom_sr
 from .geometry import ROUNDED_SHEAR, Geometry
-from .measures import COLUMNS, INTENSITY_COLUMNS, LabelMeasures
 from .seg_nrrd import write_seg_nrrd
 from .suffixes import (
     ALL_SUFFIXES,
     DICOM_SUFFIX,
     IMAGE_SUFFIXES,
-    REPORT_SUFFIX,
     RTSTRUCT_SUFFIX,
     SEGMENTATION_SUFFIXES,
-    STATISTICS_SUFFIXES,
 )
-from .tables import EXCEL_SUFFIX, Cell, refuse_missing_xlsxwriter, write_table
+from .tables import EXCEL_SUFFIX, refuse_missing_xlsxwriter
 
 _DICOM = {
     DICOM_SUFFIX: ("a DICOM segmentation", write_dicom_seg),
     RTSTRUCT_SUFFIX: ("a structure set", write_dicom_rtstruct),
 }
-STATISTICS_COLUMNS = (
-    *("LabelValue", "Name", "Voxels", "Volume_mL"),
-    *itertools.chain(*CODE_COLUMNS.values()),
-    *COLUMNS,
-    *INTENSITY_COLUMNS,
-)
-STATISTICS_DIGITS = 12  # hold integers of 32 bits, their medians, and every float32
 
 
 def check_writable(
@@ -177,52 +163,6 @@ def write_confidence(path: Path, confidence: np.ndarray | None, geometry: Geomet
         )
     with replacing(path, overwrite) as temporary:
         _write_image(temporary, path, confidence.astype(np.float32, copy=False), geometry)
-
-
-def write_statistics(
-    path: Path,
-    rows: Iterable[LabelVolume],
-    measures: Mapping[int, LabelMeasures],
-    table: LabelTable,
-    overwrite: bool,
-    intensities: bool,
-    segmentation: Path | None = None,
-) -> None:
-    """Write the size, the codes and the measures of each class; see `Segmentation.write_statistics`.
-
-    :param path: the file; its suffix, one of ``STATISTICS_SUFFIXES``, selects the format.
-    :param rows: as from `Segmentation.statistics`.
-    :param measures: as from `Segmentation.measures`; the cells of a class that is not there stay empty.
-    :param table: has the codes of all rows.
-    :param overwrite: replace an existing file.
-    :param intensities: whether to write the columns of the intensities.
-    :param segmentation: for ``.sr.dcm``: the DICOM segmentation of the same result.
-    :raises OutputError: if the suffix is not supported, the segmentation is missing, or the file cannot be written.
-    """
-    if suffix_of(path, STATISTICS_SUFFIXES) == REPORT_SUFFIX:
-        if segmentation is None:
-            raise OutputError(
-                f"{path}: a report in DICOM refers to a DICOM segmentation. Write one from the same result and give "
-                "its file (segmentation=...), or write .csv or .xlsx."
-            )
-        with replacing(path, overwrite) as temporary, named(path):
-            write_dicom_sr(temporary, measures, table, segmentation)
-        return
-    columns = STATISTICS_COLUMNS if intensities else STATISTICS_COLUMNS[: -len(INTENSITY_COLUMNS)]
-    write_table(path, columns, statistics_cells(rows, measures, table, intensities), overwrite, STATISTICS_DIGITS)
-
-
-def statistics_cells(
-    rows: Iterable[LabelVolume], measures: Mapping[int, LabelMeasures], table: LabelTable, intensities: bool = True
-) -> list[list[Cell]]:
-    """Return the cells of each row of statistics, in ``STATISTICS_COLUMNS``; parameters as of `write_statistics`."""
-    count = len(COLUMNS) + (len(INTENSITY_COLUMNS) if intensities else 0)
-    cells: list[list[Cell]] = []
-    for row in rows:
-        volume, found = float(f"{row.volume_ml:.6g}"), measures.get(row.value)
-        more = [None] * count if found is None else found.cells()
-        cells.append([row.value, row.name, row.voxels, volume, *code_cells(table[row.value]), *more])
-    return cells
 
 
 def suffix_of(path: Path, suffixes: tuple[str, ...]) -> str:

@@ -16,35 +16,11 @@ _VOXELS_AT_ONCE = 1 << 17  # what is computed for so many voxels stays in the ca
 _POINTS = 1 << 16  # on a sphere, to tell how much of it is nearest to each direction
 # x, y, z to half of a voxel's 26 neighbours, the half that comes later in memory; the first is the next voxel of a row
 _NEIGHBOURS = [(x, y, z) for z in (0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1) if (z, y, x) > (0, 0, 0)]
-COLUMNS = {  # of tables: the name in files, and that in Slicer
-    "Surface_mm2": "Surface area (mm2)",
-    "Centroid_R_mm": "Centroid R (mm)",
-    "Centroid_A_mm": "Centroid A (mm)",
-    "Centroid_S_mm": "Centroid S (mm)",
-    "First_I": "First I",
-    "First_J": "First J",
-    "First_K": "First K",
-    "Last_I": "Last I",
-    "Last_J": "Last J",
-    "Last_K": "Last K",
-    "TouchesEdge": "Touches edge",
-}
-INTENSITY_COLUMNS = {
-    "Mean": "Mean",
-    "StandardDeviation": "Standard deviation",
-    "Minimum": "Minimum",
-    "Percentile_5": "Percentile 5",
-    "Percentile_25": "Percentile 25",
-    "Median": "Median",
-    "Percentile_75": "Percentile 75",
-    "Percentile_95": "Percentile 95",
-    "Maximum": "Maximum",
-}
 _PERCENTS = (0, 5, 25, 50, 75, 95, 100)
 
 
 class Intensities(NamedTuple):
-    """The intensities of an image inside one class, in the order of ``INTENSITY_COLUMNS``.
+    """The intensities of an image inside one class.
 
     :ivar standard_deviation: of a sample, as in Slicer and ITK: divided by the voxels less one. 0 for a single voxel.
     :ivar percentile_5: this, the other percentiles and the median are interpolated between the two nearest voxels.
@@ -83,11 +59,6 @@ class LabelMeasures:
     last: tuple[int, int, int]
     touches_edge: bool
     intensities: Intensities | None = None
-
-    def cells(self) -> tuple[float | int | bool, ...]:
-        """Return the values of ``COLUMNS``, and with an image also those of ``INTENSITY_COLUMNS``."""
-        box = (*self.first, *self.last)
-        return (self.surface_mm2, *self.centroid, *box, self.touches_edge, *(self.intensities or ()))
 
 
 def measure(labels: np.ndarray, geometry: Geometry, intensities: np.ndarray | None = None) -> dict[int, LabelMeasures]:

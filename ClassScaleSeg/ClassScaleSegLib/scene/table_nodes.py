@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from ..images.comparison import ClassComparison
 from ..images.counts import LabelVolume
-from ..images.formats import write_statistics
-from ..images.measures import COLUMNS, INTENSITY_COLUMNS, LabelMeasures
+from ..images.measures import LabelMeasures
+from ..images.statistics import measure_columns, write_statistics
 from .results import note, noted
 from .segmentation_reader import Opened
 from .volume import is_on_grid
@@ -38,22 +38,21 @@ def fill_table_node(
     import vtk
 
     inside = any(found.intensities is not None for frame in measures for found in frame.values())
-    titles = (*COLUMNS.values(), *(INTENSITY_COLUMNS.values() if inside else ()))
-
+    measured_columns = measure_columns(inside)
+    arrays = {float: vtk.vtkDoubleArray, int: vtk.vtkIntArray, bool: vtk.vtkStringArray}
     columns: dict[str, vtkAbstractArray] = {
         "Frame": vtk.vtkIntArray(),
         "Structure": vtk.vtkStringArray(),
         "Label value": vtk.vtkIntArray(),
         "Voxels": vtk.vtkLongLongArray(),
         "Volume (mL)": vtk.vtkDoubleArray(),
+        **{column.title: arrays[column.kind]() for column in measured_columns},
     }
-    for title in titles:
-        whole, text = title.startswith(("First", "Last")), title == COLUMNS["TouchesEdge"]
-        columns[title] = vtk.vtkIntArray() if whole else vtk.vtkStringArray() if text else vtk.vtkDoubleArray()
     for frame, (rows, measured) in enumerate(zip(frames, measures, strict=True)):
         for row in rows:
             if row.voxels:
-                cells = (frame, row.name, row.value, row.voxels, row.volume_ml, *measured[row.value].cells())
+                found = [column.cell(measured[row.value]) for column in measured_columns]
+                cells = (frame, row.name, row.value, row.voxels, row.volume_ml, *found)
                 for column, cell in zip(columns.values(), cells, strict=True):
                     column.InsertNextValue(str(cell).lower() if isinstance(cell, bool) else cell)
     with slicer.util.NodeModify(node):
