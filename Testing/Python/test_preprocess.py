@@ -204,7 +204,7 @@ def test_images_are_prepared_as_nnunet_prepares_them(write_model, tmp_path, monk
     stock, _, properties = model.configuration.preprocessor_class(verbose=False).run_case_npy(
         source.voxels, None, {"spacing": list(source.spacing)}, model.plans_manager, model.configuration, model.dataset
     )
-    expected = preprocess.Prepared.of_case(stock, properties, model.plans_manager, model.configuration)
+    expected = preprocess.prepared_case(stock, properties, model.plans_manager, model.configuration)
     assert (got.shape, got.box, got.backward) == (expected.shape, expected.box, expected.backward)
     for ours, theirs in zip(got.image.whole().numpy(), stock, strict=True):
         tolerance = 1e-6 if "ZScore" in scheme else 2e-7  # nnU-Net's mean is that of numpy in float32

@@ -21,7 +21,8 @@ from ..models.preprocessing import TOLERANCE, Auto3DSeg
 from .axis_resize import AxisResize
 from .image_slabs import ROWS, SlabAxes, rows_in_slabs
 from .interpolation import AxisSampling
-from .preprocess import Prepared, enclosing_box, unsuitable, whole_box
+from .normalization import unsuitable
+from .prepared import Prepared, enclosing_box, whole_box
 from .progress import Monitor, Steps
 
 if TYPE_CHECKING:

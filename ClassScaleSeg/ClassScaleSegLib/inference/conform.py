@@ -25,7 +25,7 @@ from ..models.preprocessing import Conform
 from .axis_resize import AxisResize, resize_slabs
 from .image_slabs import ROWS, slices_in_slab
 from .interpolation import AxisSampling
-from .preprocess import Prepared, enclosing_box, whole_box
+from .prepared import Prepared, enclosing_box, whole_box
 from .progress import Monitor, Steps
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..images.reading import ImageSource
     from ..models.summary import ModelFacts
     from .label_map import LabelMap
-    from .preprocess import Prepared
+    from .prepared import Prepared
     from .progress import Monitor
 
 NOWHERE: Box = (slice(0, 0), slice(0, 0), slice(0, 0))
@@ -129,7 +129,7 @@ def _box_of(
     """Return the box of all labels on the grid of the image, with a margin in mm around it.
 
     :param box: crop of the image that the model grid covers, in the model's axis order; ``shape`` and ``backward`` are
-        those of :class:`~.preprocess.Prepared`.
+        those of :class:`~.prepared.Prepared`.
     """
     spacing = found.source.spacing
     occupied = found.labels.transpose(np.argsort(backward)) > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,8 @@ from ..images.geometry import Turn
 
 if TYPE_CHECKING:
     import torch
+
+    from ..images.reading import InputImage
 
 _CT, _Z_SCORE, _NONE = "CTNormalization", "ZScoreNormalization", "NoNormalization"
 _RESCALE, _RGB = "RescaleTo01Normalization", "RGBTo01Normalization"
@@ -152,3 +154,13 @@ class _Parts:
             shifted = values.astype(np.float64) - shift
             total, count = total + float((shifted if power == 1 else np.square(shifted)).sum()), count + values.size
         return total / count
+
+
+def unsuitable(image: InputImage, schemes: Sequence[str], why: str) -> str:
+    """Say that the intensities of an image do not suit a normalisation, with its names for each channel."""
+    assert image.voxels is not None
+    named = ", ".join(dict.fromkeys(schemes))
+    return (
+        f"{image.name}, with intensities from {image.voxels.min():g} to {image.voxels.max():g}, does not suit the "
+        f"preprocessing of the model, {named} ({why}). Give an image of the kind that the model was trained on."
+    )

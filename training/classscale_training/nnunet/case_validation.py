@@ -17,7 +17,7 @@ from ClassScaleSegLib.images.counts import dice, overlap_counts, ratio
 from ClassScaleSegLib.inference.backbone import Backbone
 from ClassScaleSegLib.inference.label_map import decoded_rows
 from ClassScaleSegLib.inference.memory_plan import MemoryPlan, Placement
-from ClassScaleSegLib.inference.preprocess import Prepared
+from ClassScaleSegLib.inference.preprocess import prepared_case
 from ClassScaleSegLib.models.projection import Projection
 
 from ..data.merged_labels import Merged
@@ -47,7 +47,7 @@ def segment_case(
     :param device: where to compute.
     :returns: label map ``(z, y, x)`` uint16 on the grid of the original image.
     """
-    prepared = Prepared.of_case(data, properties, *managers)
+    prepared = prepared_case(data, properties, *managers)
     labels, rows = prepared.empty(np.uint16)
     plan = MemoryPlan([Placement(str(device), str(device)), Placement(str(device), "cpu")])
     for row in decoded_rows(prepared, backbone, managers[1].patch_size, projection, plan):
