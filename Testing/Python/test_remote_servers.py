@@ -17,7 +17,7 @@ from ClassScaleSegLib import addresses
 from ClassScaleSegLib.catalog.catalog import data_folder
 from ClassScaleSegLib.commands import servers as commands
 from ClassScaleSegLib.commands.main import ExitCode, main
-from ClassScaleSegLib.commands.server_models import read_token
+from ClassScaleSegLib.commands.server_options import read_token
 from ClassScaleSegLib.errors import OutputError, ServerError
 from ClassScaleSegLib.remote.credentials import check_token
 from ClassScaleSegLib.remote.faults import Unencrypted
@@ -219,7 +219,7 @@ def test_the_commands(folder, tmp_path, monkeypatch, capsys):
 
 
 def test_a_token_of_the_environment_comes_before_that_of_the_list(folder, tmp_path, monkeypatch):
-    from ClassScaleSegLib.commands.server_models import connect
+    from ClassScaleSegLib.commands.server_options import connect
     from ClassScaleSegLib.process.job import Job
 
     Servers().add("Lab", f"http://127.0.0.1:{free_port()}", "listed")

@@ -20,7 +20,8 @@ from .job_report import JobReport
 from .reporting import Reporter
 from .results import CaseResults
 from .segment_options import NOT_BESIDE_JOB, job_of_options
-from .server_models import connect, find_server_models, refuse_beside_server
+from .server_models import find_server_models
+from .server_options import connect, refuse_beside_server
 
 _BIDS_FORMAT = RESULT[RESULT.index(".") :]
 

@@ -12,7 +12,7 @@ from ..options import FIELDS, Options
 from ..process.job import Job, read_job
 from .options import add_options
 from .parsing import Parser
-from .server_models import add_server_options
+from .server_options import add_server_options
 
 FORMATS = tuple(suffix for suffix in SEGMENTATION_SUFFIXES if suffix != ".nii")  # which is not compressed
 _OPTIONS = tuple(name for name in FIELDS if name != "confidence")  # --confidence names a file

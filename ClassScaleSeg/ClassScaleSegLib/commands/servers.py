@@ -12,12 +12,13 @@ from pathlib import Path
 
 from ..addresses import is_private
 from ..process.exit_codes import ExitCode
+from ..remote.credentials import TOKEN
 from ..remote.faults import Unencrypted
 from ..remote.servers import Servers, is_name
 from .options import add_command
 from .parsing import Parser
 from .reporting import Reporter
-from .server_models import TOKEN, read_token
+from .server_options import read_token
 
 
 def add_servers_options(parser: Parser) -> None:
