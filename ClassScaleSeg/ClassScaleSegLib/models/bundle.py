@@ -15,13 +15,15 @@ same SHA-256. Members that are not in the manifest are never read.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
+import struct
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LabelTableError, ModelError, named
 from ..labels.csv import parse_labels
 from ..labels.table import LabelTable
-from .files import MAX_JSON, Files, read_json
+from .files import MAX_JSON, Files, parse_json, read_json
 from .json_checks import is_sha256, is_text
 from .preprocessing import is_orientation
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "classscaleseg-bundle", 1
 TEXTS = ("plans.json", "dataset.json", "labels.csv", "README.md")
 FOLD = r"fold_(\d{1,4}|all)\.safetensors"
+STATISTICS = ("running_mean", "running_var")  # of batch normalization: stored with the weights, but not parameters
 MAX_HEADER = 4 << 20  # bytes of a safetensors file that name its tensors; a network has some hundreds
 DESCRIPTION = ("orientation", "modality", "licence", "notice")
 
@@ -151,6 +154,29 @@ def read_weights(files: Files, manifest: dict, folds: tuple[str, ...]) -> Weight
                 with named(files.where(name)):
                     tensors[fold[1]] = (files.where(name), read_tensors(content))
     return tuple(tensors[fold] for fold in folds)
+
+
+def stored_parameters(files: Files, fold: str) -> int:
+    """Count the parameters of a fold from the header of its weights, without the statistics of batch normalization.
+
+    :raises ModelError: if they are not in a safetensors file.
+    """
+    name = f"fold_{fold}.safetensors"
+    with named(files.where(name)):
+        length = files.start(name, 8)
+        size = struct.unpack("<Q", length)[0] if len(length) == 8 else 0
+        if not 0 < size <= MAX_JSON:
+            raise ModelError(f"It is not a safetensors file (its header would have {size} bytes).")
+        header = parse_json(files.start(name, 8 + size)[8:])
+        count = 0
+        for tensor, entry in header.items():
+            if tensor == "__metadata__" or tensor.endswith(STATISTICS):
+                continue
+            shape = entry.get("shape") if isinstance(entry, dict) else None
+            if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
+                raise ModelError(f"It is not a safetensors file ({tensor[:80]!r} has no shape).")
+            count += math.prod(shape)
+        return count
 
 
 def read_tensors(content: bytes) -> dict[str, torch.Tensor]:

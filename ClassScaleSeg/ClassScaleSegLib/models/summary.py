@@ -7,10 +7,7 @@ the whole model.
 
 from __future__ import annotations
 
-import itertools
-import math
 import re
-import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,24 +16,31 @@ from ..errors import ModelError, named
 from ..labels.label import one_line
 from ..labels.table import LabelTable
 from .architecture import basis_channels, check_architecture, planned_architecture
-from .bundle import DESCRIPTION, TEXTS, check_size, choose_folds, is_bundle, read_manifest, read_member, read_table
+from .bundle import (
+    DESCRIPTION,
+    TEXTS,
+    check_size,
+    choose_folds,
+    is_bundle,
+    read_manifest,
+    read_member,
+    read_table,
+    stored_parameters,
+)
+from .configuration import configuration_entries, whole_plans
 from .dataset_json import channel_names, label_rows, modality
 from .families import foreign_reader
-from .files import MAX_JSON, Files, open_source, parse_json
+from .files import Files, open_source, parse_json
 from .folder import fold_names, read_plans
 from .foreign import CONFIGURATION, FOLD, Foreign
-from .json_checks import numbers, short, whole
 from .networks import RANK_ENTRY, find_network, trained_architecture
 from .parameter_count import count_parameters, peak_channels
 from .pickle_outline import read_outline
 from .preprocessing import Preprocessing, read_preprocessing
 
-MAX_PATCH_VOXELS = 1 << 28
-MIN_SPACING, MAX_SPACING = 1e-6, 1e6  # mm
 NNUNET_STEP = 0.5
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 NIBABEL_READERS = ("NibabelIO", "NibabelIOWithReorient")
-STATISTICS = ("running_mean", "running_var")  # of batch normalization: stored with the weights, but not parameters
 
 # TotalSegmentator reads every image with nibabel and turns it to the closest canonical (RAS+) orientation before
 # nnU-Net sees it (totalsegmentator/nnunet.py, nnUNet_predict_image: as_closest_canonical), so its networks need this.
@@ -145,9 +149,7 @@ def summarize(path: str | Path, configuration: str | None = None) -> ModelSummar
     with open_source(path, configuration) as files:
         if is_bundle(files):
             described = describe_bundle(files, read_manifest(files), configuration)
-            weights = f"fold_{described.folds[0]}.safetensors"
-            with named(files.where(weights)):
-                return replace(described, parameters=_parameters(files, weights))
+            return replace(described, parameters=stored_parameters(files, described.folds[0]))
         if (reader := foreign_reader(files)) is not None:
             return describe_foreign(files, reader.describe(files), configuration)
         plans, dataset = read_plans(files)
@@ -267,9 +269,8 @@ def _describe(
         channels = channel_names(dataset)
         values, names, regions = label_rows(dataset)
     with named(where or files.where("plans.json")):
-        plans = _whole_plans(plans)
-        entries = _configuration(plans, configuration)
-        _check_geometry(plans, entries)
+        plans = whole_plans(plans)
+        entries = configuration_entries(plans, configuration)
         planned = planned_architecture(entries)
         entries["architecture"] = trained_architecture(trainer, planned, len(entries["patch_size"]))
         if entries["architecture"] is not planned:
@@ -319,80 +320,3 @@ def _describe(
         folds=folds,
         parameters=parameters,
     )
-
-
-def _whole_plans(plans: dict) -> dict:
-    """Return the plans with whole floats, such as 32.0, as the integers that nnU-Net needs."""
-    plans = {key: whole(value) if key.startswith("transpose_") else value for key, value in plans.items()}
-    configurations = plans.get("configurations")
-    if isinstance(configurations, dict):
-        plans["configurations"] = {name: _whole_entries(entries) for name, entries in configurations.items()}
-    return plans
-
-
-def _whole_entries(entries: Any) -> Any:
-    """Return a configuration, its architecture or its options with whole floats as integers."""
-    if not isinstance(entries, dict):
-        return whole(entries)
-    floats = ("spacing", "nonlin_kwargs", "norm_op_kwargs", "dropout_op_kwargs", "separate_z_anisotropy_threshold")
-    return {key: value if key in floats else _whole_entries(value) for key, value in entries.items()}
-
-
-def _configuration(plans: dict, name: str) -> dict:
-    """Return the entries of a configuration, including inherited ones."""
-    configurations = plans.get("configurations")
-    if not isinstance(configurations, dict) or not all(isinstance(c, dict) for c in configurations.values()):
-        raise ModelError("It has no object 'configurations': these are not plans of nnU-Net v2.")
-    entries: dict = {}
-    heirs: list[str] = []
-    while name is not None:
-        if not isinstance(name, str) or name not in configurations:
-            raise ModelError(f"It has no configuration {name!r}, only {', '.join(configurations)[:200]}.")
-        if name in heirs:
-            raise ModelError(f"configuration {name} inherits from itself.")
-        heirs.append(name)
-        entries = {**configurations[name], **entries}
-        name = configurations[name].get("inherits_from")
-    return entries
-
-
-def _check_geometry(plans: dict, entries: dict) -> None:
-    """Check patch, spacing and order of the axes."""
-    patch: Any = entries.get("patch_size")
-    patch_fits = _integers(patch) and len(patch) in (2, 3) and min(patch) > 0
-    if not patch_fits or math.prod(patch) > MAX_PATCH_VOXELS:
-        raise ModelError(
-            f"patch_size {short(patch)} must be two or three whole numbers, at most {MAX_PATCH_VOXELS} voxels."
-        )
-    spacing = entries.get("spacing")
-    if not numbers(spacing, len(patch)) or not MIN_SPACING <= min(spacing) <= max(spacing) <= MAX_SPACING:
-        raise ModelError(f"spacing {short(spacing)} must be {len(patch)} positive numbers (mm).")
-    forward: Any = plans.get("transpose_forward")
-    backward: Any = plans.get("transpose_backward")
-    if not _integers(forward) or forward not in [list(axes) for axes in itertools.permutations(range(3))]:
-        raise ModelError(f"transpose_forward {short(forward)} is not a permutation of the axes 0, 1, 2.")
-    if not _integers(backward) or backward != [forward.index(axis) for axis in range(3)]:
-        raise ModelError(f"transpose_backward {short(backward)} is not the inverse of transpose_forward {forward}.")
-
-
-def _integers(value: Any) -> bool:
-    """Tell whether a value is a list of integers; true and false are none, although they equal 1 and 0."""
-    return isinstance(value, list) and all(type(entry) is int for entry in value)
-
-
-def _parameters(files: Files, name: str) -> int:
-    """Count the parameters in a safetensors file from its header, without the statistics of batch normalization."""
-    length = files.start(name, 8)
-    size = struct.unpack("<Q", length)[0] if len(length) == 8 else 0
-    if not 0 < size <= MAX_JSON:
-        raise ModelError(f"It is not a safetensors file (its header would have {size} bytes).")
-    header = parse_json(files.start(name, 8 + size)[8:])
-    count = 0
-    for tensor, entry in header.items():
-        if tensor == "__metadata__" or tensor.endswith(STATISTICS):
-            continue
-        shape = entry.get("shape") if isinstance(entry, dict) else None
-        if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
-            raise ModelError(f"It is not a safetensors file ({tensor[:80]!r} has no shape).")
-        count += math.prod(shape)
-    return count

@@ -19,10 +19,11 @@ from ..errors import LabelTableError, ModelError
 from ..labels.label import CODE_FIELDS, MAX_VALUE, Code, Label, one_line
 from ..labels.table import LabelTable
 from .bundle import complete_table
+from .configuration import MAX_PATCH_VOXELS, MAX_SPACING, MIN_SPACING
 from .dataset_json import MAX_CHANNELS
 from .json_checks import MAX_TEXT, is_text, numbers, short
 from .preprocessing import ENTRY, Auto3DSeg, Preprocessing, is_orientation, read_preprocessing
-from .summary import MAX_PATCH_VOXELS, MAX_SPACING, MIN_SPACING, ModelSummary
+from .summary import ModelSummary
 
 MODEL_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"  # also the name of a file on any system
 MAX_CARD = 1 << 20  # letters of a model card; those of the embedded models have about 5000
