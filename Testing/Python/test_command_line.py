@@ -7,6 +7,7 @@ import shlex
 
 import pytest
 from ClassScaleSegLib.commands.main import ExitCode, _parser, main
+from ClassScaleSegLib.options import FIELDS
 from ClassScaleSegLib.version import VERSION
 
 SEGMENT = """For example: classscaleseg segment ct.nii.gz -m toy-120 -o ct.seg.nrrd
@@ -21,6 +22,11 @@ def parsers(parser=None):
         if isinstance(action, argparse._SubParsersAction):
             for each in action.choices.values():
                 yield from parsers(each)
+
+
+def test_every_choice_of_a_segmentation_is_an_option_of_the_command():
+    (segment,) = (parser for parser in parsers() if parser.prog == "classscaleseg segment")
+    assert FIELDS.keys() - {action.dest for action in segment._actions} == set()
 
 
 @pytest.mark.parametrize("parser", list(parsers()), ids=lambda parser: parser.prog)
