@@ -6,6 +6,7 @@ from .tables import TABLE_SUFFIXES
 
 READ_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".hdr")  # of cases in a folder
 DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr", ".hdr.gz")  # the voxels are in a second file
+UPLOAD_SUFFIXES = (".nrrd", ".nii.gz", ".nii", ".mha")  # that servers take: the whole image is in one file
 DICOM_SUFFIX = ".seg.dcm"
 RTSTRUCT_SUFFIX = ".rtstruct.dcm"
 REPORT_SUFFIX = ".sr.dcm"

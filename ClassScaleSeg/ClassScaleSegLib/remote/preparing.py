@@ -25,12 +25,12 @@ from ..images.geometry import Geometry
 from ..images.image_file import ReadVolume, read_grid
 from ..images.nrrd import write_nrrd
 from ..images.reading import ImageSource, read_volume
+from ..images.suffixes import UPLOAD_SUFFIXES
 from ..inference.progress import Monitor
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-KINDS = (".nii.gz", ".nii", ".nrrd", ".mha")
 _HEADER_BYTES = 1 << 16
 _REMOVALS = 20  # attempts to remove a folder, in a second
 
@@ -160,7 +160,7 @@ def _files(
 def _kind(path: Path) -> str | None:
     """Return the kind as which a file can be sent as it is; ``None`` if it has to be read."""
     name = path.name.lower()
-    kind = next((kind for kind in KINDS if name.endswith(kind)), None)
+    kind = next((kind for kind in UPLOAD_SUFFIXES if name.endswith(kind)), None)
     if kind is None or not path.is_file() or path.stat().st_size == 0 or is_dicom(path):
         return None
     with path.open("rb") as stream:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
-from .upload import KINDS
+from ..images.suffixes import UPLOAD_SUFFIXES
 
 _KEY = r"^[A-Za-z0-9_-]{16,64}$"
 _ID = r"^[0-9a-f]{32}$"
@@ -23,7 +23,7 @@ class NewUpload(_Request):
     """An image that is to be sent."""
 
     key: Key
-    kind: Annotated[str, Field(max_length=16, json_schema_extra={"enum": list(KINDS)})]
+    kind: Annotated[str, Field(max_length=16, json_schema_extra={"enum": list(UPLOAD_SUFFIXES)})]
     size: Annotated[StrictInt, Field(ge=1, le=1 << 50, description="bytes")]
     sha256: Digest
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-KINDS = (".nrrd", ".nii.gz", ".nii", ".mha")
-
 
 @dataclass
 class Upload:

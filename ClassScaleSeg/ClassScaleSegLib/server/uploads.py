@@ -11,10 +11,11 @@ import threading
 import time
 from pathlib import Path
 
+from ..images.suffixes import UPLOAD_SUFFIXES
 from .image_header import check_image
 from .limits import RESERVED_SECONDS, SENDING, SPARE_BYTES, UPLOADS, Limits
 from .problems import Problem, disk_full, unknown, unwritable
-from .upload import KINDS, Upload
+from .upload import Upload
 
 log = logging.getLogger("classscaleseg.serve")
 
@@ -46,8 +47,9 @@ class Uploads:
                     raise Problem(409, "key_taken", "Another image was announced with this key. Choose a new key.")
                 before.used = time.monotonic()
                 return before, False
-            if kind not in KINDS:
-                raise Problem(415, "kind", f"Images of the kind {kind!a} are not taken. Send {', '.join(KINDS)}.")
+            if kind not in UPLOAD_SUFFIXES:
+                kinds = ", ".join(UPLOAD_SUFFIXES)
+                raise Problem(415, "kind", f"Images of the kind {kind!a} are not taken. Send {kinds}.")
             if size > self._limits.upload_bytes:
                 most = self._limits.upload_bytes / 2**30
                 said = f"The image has {size / 2**30:.1f} GiB; this server takes up to {most:.1f} GiB. Crop it first."
