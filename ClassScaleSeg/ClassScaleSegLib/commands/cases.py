@@ -156,6 +156,8 @@ def _refuse_without_image(folder: Path, channels: int) -> None:
     elif flat and channels == 1:
         pattern = Path("*", f"*{_ending(min(images))}") if images else f"*{os.sep}"
         remedy = f"Name them: {os.path.join(folder, pattern)}"
+    elif not images:
+        remedy = f"classscaleseg dicom sort {folder} -o sorted/ makes a folder of each series: then name that one."
     raise ImageError(f"{folder} has no image, but {len(places)} folders below it hold images. {remedy}")
 
 

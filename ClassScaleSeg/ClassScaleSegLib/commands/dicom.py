@@ -1,4 +1,4 @@
-"""``classscaleseg dicom``: find series in an archive and fetch them, and send DICOM files to it."""
+"""``classscaleseg dicom``: sort an export; find series in an archive and fetch them, and send DICOM files to it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from .archive_options import add_archive_options
 from .dicom_fetch import fetch_command
 from .dicom_find import find_command
 from .dicom_send import send_command
+from .dicom_sort import add_sort_options, sort_command
 from .options import add_command
 from .parsing import Parser
 from .reporting import Reporter
@@ -20,6 +21,7 @@ def add_dicom_options(parser: Parser) -> None:
     """Add the actions of ``classscaleseg dicom``."""
     parser.meant = "classscaleseg dicom send {} --to URL"
     commands = parser.add_subparsers(required=True, metavar="ACTION")
+    add_sort_options(add_command(commands, "action", "sort", sort_command, "export/ --modality CT -o cases/"))
     _add_find(add_command(commands, "action", "find", find_command, f"--from {_ARCHIVE} --modality CT"))
     _add_fetch(add_command(commands, "action", "fetch", fetch_command, f"--from {_ARCHIVE} --series 1.2.3 -o series/"))
     sending = add_command(commands, "action", "send", send_command, f"ct.seg.dcm --to {_ARCHIVE}")
@@ -62,5 +64,5 @@ def _count(text: str) -> int:
 
 
 def dicom_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
-    """Find series in a DICOM archive (PACS), fetch them, and send DICOM files to it."""
+    """Sort a DICOM export by its series; find series in an archive (PACS), fetch them, and send DICOM files to it."""
     return options.action(options, reporter)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,12 @@ from .pixels import decode
 
 # Objects that accompany images and have rows and columns too.
 _NO_IMAGES = {"SEG", "RTDOSE", "PR", "SR", "KO", "RWV", "REG"}
+_HOW_TO_SORT = "Name a folder with one of them: classscaleseg dicom sort {} -o sorted/ makes a folder of each."
+_NEEDLESS: tuple[tuple[Callable[[Slice], bool], str], ...] = (
+    (lambda piece: piece.modality in _NO_IMAGES, "it is no image"),
+    (lambda piece: piece.localizer, "it is a localizer"),
+    (lambda piece: piece.position is None, "its images have no position"),
+)
 _LARGEST_TILT = 60  # degrees
 _DISTANCE_TOLERANCE = 0.005  # of the distance between slices
 _LARGEST_GRAIN = 0.1  # mm: positions that are rounded more coarsely do not tell where slices are
@@ -77,22 +83,21 @@ def _only_series(folder: Path, notices: list[str]) -> list[Slice]:
             series.setdefault(piece.series, []).append(piece)
     if not series:
         raise ImageError(f"{folder} has no DICOM series. {_where_they_are(folder)}")
-    for needless, what in (
-        (lambda piece: piece.modality in _NO_IMAGES, "it is no image"),
-        (lambda piece: piece.localizer, "it is a localizer"),
-        (lambda piece: piece.position is None, "its images have no position"),
-    ):
+    for needless, what in _NEEDLESS:
         kept = {uid: pieces for uid, pieces in series.items() if not all(map(needless, pieces))}
         if kept and len(series) > 1:
             notices += [f"{_title(pieces)} is left out: {what}." for uid, pieces in series.items() if uid not in kept]
             series = kept
     if len(series) > 1:
         found = "; ".join(map(_title, series.values()))
-        raise ImageError(
-            f"{folder} has {len(series)} DICOM series: {found}. Move the one you need to a separate folder."
-        )
+        raise ImageError(f"{folder} has {len(series)} DICOM series: {found}. {_HOW_TO_SORT.format(folder)}")
     (slices,) = series.values()
     return slices
+
+
+def not_a_volume(slices: Sequence[Slice]) -> str | None:
+    """Return why nobody would segment a series, such as "it is a localizer"; ``None`` if somebody may."""
+    return next((what for needless, what in _NEEDLESS if all(map(needless, slices))), None)
 
 
 def read_object(file: Path) -> ReadVolume:

@@ -1,0 +1,206 @@
+"""Find the series among the files that a scanner or an archive has exported, whatever the folders, and sort them.
+
+`segment` takes a folder for each series. Exports have folders of patients and studies above them, several series in one
+folder, or one series in several.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import ImageError, OutputError, reason
+from ...files import unwritable
+from .series import not_a_volume, read_places
+from .headers import Slice, is_dicom, read_slices
+
+_LONGEST = 40  # letters of a part of a name
+
+
+@dataclass(frozen=True)
+class ExportedSeries:
+    """A DICOM series among the files of an export.
+
+    :ivar uid: SeriesInstanceUID.
+    :ivar name: of the folder that it gets: patient ID, date of the study, number and description of the series.
+    :ivar files: those of its images, in the order of their paths.
+    :ivar images: number of slices or frames.
+    :ivar needless: why nobody would segment it, such as "it is a localizer"; "" otherwise.
+    :ivar fault: a sentence on why it is no volume, as if slices are missing; "" otherwise.
+    """
+
+    uid: str
+    name: str
+    modality: str
+    description: str
+    files: tuple[Path, ...]
+    images: int
+    needless: str = ""
+    fault: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be segmented."""
+        return not (self.needless or self.fault)
+
+
+@dataclass(frozen=True)
+class Export:
+    """What `read_export` has found.
+
+    :ivar series: in the order of their names.
+    :ivar faults: a sentence for each file that cannot be read.
+    """
+
+    series: tuple[ExportedSeries, ...]
+    faults: tuple[str, ...]
+
+
+def read_export(
+    places: Sequence[Path],
+    modality: str | None = None,
+    without: Path | None = None,
+    progress: Callable[[], object] = lambda: None,
+) -> Export:
+    """Find the DICOM series in files, and in folders and all folders below. Pixels are not read.
+
+    :param modality: only series of this modality, such as ``CT``.
+    :param without: a folder that is passed over, such as that of an earlier run.
+    :param progress: called after each file.
+    :raises ImageError: if a place does not exist.
+    """
+    pieces: dict[str, list[Slice]] = {}
+    faults: list[str] = []
+    for file in _files(places, without, faults):
+        try:
+            for piece in read_slices(file) if is_dicom(file) else []:
+                if modality is None or piece.modality == modality:
+                    pieces.setdefault(piece.series, []).append(piece)
+        except OSError as error:
+            faults.append(f"{file} cannot be read ({reason(error)}).")
+        except ImageError as error:
+            faults.append(str(error))
+        progress()
+    names = {uid: _name(slices[0].file) for uid, slices in pieces.items()}
+    count = Counter(names.values())
+    for uid, name in names.items():  # such as two studies of one day
+        if not name or count[name] > 1:
+            names[uid] = "-".join(filter(None, (name, _part(uid[-_LONGEST:]))))
+    found = (_described(uid, names[uid], slices) for uid, slices in pieces.items())
+    return Export(tuple(sorted(found, key=lambda series: (series.name, series.uid))), tuple(faults))
+
+
+def link_series(series: ExportedSeries, folder: Path) -> Path:
+    """Make a folder with links to the files of a series, or copies where the file system has no links.
+
+    What an earlier run has put there stays.
+
+    :param folder: in which the folder of the series is.
+    :returns: the folder of the series.
+    :raises OutputError: if it has other files, or cannot be written.
+    """
+    target = folder / series.name
+    wanted = dict(zip(_file_names(series.files), series.files, strict=True))
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        there = {entry.name for entry in target.iterdir()}
+        if others := sorted(there - wanted.keys()):
+            raise OutputError(
+                f"{target} holds {others[0]}, which is not of the series {series.uid}. Remove the folder, or name "
+                "another one for the sorted series."
+            )
+        for name, file in wanted.items():
+            if name not in there:
+                _link(file.resolve(), target / name)
+    except OSError as error:
+        raise unwritable(target, error) from error
+    return target
+
+
+def _link(file: Path, target: Path) -> None:
+    try:
+        target.symlink_to(file)
+    except (OSError, NotImplementedError):  # as on Windows without the right to make links
+        part = target.with_name(f".{target.name}")
+        shutil.copyfile(file, part)
+        part.replace(target)
+
+
+def _files(places: Sequence[Path], without: Path | None, faults: list[str]) -> Iterator[Path]:
+    """Yield the visible files in places and below, in the order of their paths.
+
+    :raises ImageError: if a place does not exist.
+    """
+    if missing := [place for place in places if not place.exists()]:
+        raise ImageError(f"{missing[0]} does not exist.")
+    passed_over = without.resolve() if without is not None else None
+
+    def unreadable(error: OSError) -> None:
+        faults.append(f"{error.filename} cannot be read ({error.strerror}).")
+
+    for place in places:
+        if place.is_file():
+            yield place
+            continue
+        for root, folders, files in os.walk(place, onerror=unreadable):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            if passed_over is not None:
+                folders[:] = [name for name in folders if Path(root, name).resolve() != passed_over]
+            visible = (Path(root, name) for name in sorted(files) if not name.startswith("."))
+            yield from (file for file in visible if file.is_file())
+
+
+def _described(uid: str, name: str, slices: list[Slice]) -> ExportedSeries:
+    once = {(piece.instance, piece.frame, piece.position): piece for piece in reversed(slices)}  # the first of copies
+    slices = list(reversed(once.values()))
+    files = tuple(dict.fromkeys(piece.file for piece in slices))
+    needless, fault = not_a_volume(slices) or "", ""
+    if not needless and len({piece.position for piece in slices}) == 1:
+        needless = "it has a single slice"
+    if not needless:
+        try:
+            read_places(Path(name), files)
+        except ImageError as error:
+            fault = str(error).removeprefix(f"{name}: ")
+    first = slices[0]
+    return ExportedSeries(uid, name, first.modality, first.description, files, len(slices), needless, fault)
+
+
+def _name(file: Path) -> str:
+    """Return the name of the folder of a series: patient ID, date of the study, number and description."""
+    import pydicom
+
+    keywords = ["PatientID", "StudyDate", "SeriesNumber", "SeriesDescription"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, on values that it accepts in spite of the standard
+        try:
+            header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(keywords))
+            values = [str(header.get(keyword) or "") for keyword in keywords]
+        except Exception:  # pydicom raises whatever a damaged value makes Python raise
+            return ""
+    return "-".join(filter(None, map(_part, values)))
+
+
+def _part(text: str) -> str:
+    """Return a text with letters, digits, points and ``-`` alone, which every file system takes.
+
+    >>> _part("../Abdomen pv 1.5")
+    'Abdomen_pv_1.5'
+    """
+    kept = "".join(letter if letter.isalnum() or letter in ".-" else " " for letter in text)
+    return "_".join(kept.split())[:_LONGEST].strip("._-")
+
+
+def _file_names(files: Iterable[Path]) -> list[str]:
+    """Return a name for each file in one folder: its own, with that of its folder if another file has the same."""
+    files = list(files)
+    count = Counter(file.name for file in files)
+    names = [file.name if count[file.name] == 1 else f"{file.parent.name}-{file.name}" for file in files]
+    if len(set(names)) < len(names):
+        names = ["-".join(file.parts).strip(f"-.{os.sep}").replace(os.sep, "-") for file in files]
+    return names

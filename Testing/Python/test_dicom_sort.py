@@ -1,0 +1,137 @@
+"""``classscaleseg dicom sort``: exports in the folders of scanners and archives become a folder for each series."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ClassScaleSegLib.commands.main import main
+from ClassScaleSegLib.images.dicom import read_series
+from dicom_phantom import MR, localizer, planes, without, write_frames, write_series, write_structure_set
+
+SMITH = {"PatientID": "4711", "StudyDate": "20260102"}
+JONES = {"PatientID": "Jones/../1", "StudyDate": "20260103"}
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    """Two patients: a localizer, two series of CT of which one lacks slices, one of MR, and a structure set."""
+    root = tmp_path / "export"
+    study = root / "PA1" / "ST1"
+    write_series(study / "SE1", [localizer()], **SMITH, SeriesNumber=1, SeriesDescription="Topogram", Modality="CT")
+    write_series(study / "SE2", planes(), **SMITH, SeriesNumber=2, SeriesDescription="Abdomen 1.5", Modality="CT")
+    gap = without(planes(8, seed=1), 3, 4)
+    write_series(study / "SE3", gap, **SMITH, SeriesNumber=3, SeriesDescription="Gap", Modality="CT")
+    write_structure_set(study / "RS.dcm")
+    write_series(root / "PA2" / "SE1", planes(seed=2), **JONES, SeriesNumber=1, Modality="MR", SOPClassUID=MR)
+    (root / "PA2" / "README.txt").write_text("no image")
+    return root
+
+
+def sort(*arguments: object) -> int:
+    return main(["dicom", "sort", *map(str, arguments)])
+
+
+def test_each_series_of_an_export_gets_a_folder_that_is_read(export, tmp_path, capsys):
+    assert sort(export, "-o", tmp_path / "sorted") == 1
+    told = capsys.readouterr().out
+    assert "4711-20260102-1-Topogram (CT, 1 image) is left out: it is a localizer." in told
+    assert "4711-20260102-3-Gap (CT, 6 images) is left out: Its slices are 5.00 to 15.00 mm apart" in told
+    assert "2 of 4 series can be segmented.\nNext: classscaleseg segment" in told
+    folders = {folder.name: folder for folder in (tmp_path / "sorted").iterdir()}
+    assert set(folders) == {"4711-20260102-2-Abdomen_1.5", "Jones_.._1-20260103-1"}
+    read = read_series(folders["4711-20260102-2-Abdomen_1.5"])
+    original = read_series(export / "PA1" / "ST1" / "SE2")
+    assert np.array_equal(read.voxels, original.voxels) and read.geometry == original.geometry
+
+
+def test_the_files_may_be_in_one_folder_or_there_twice_and_sorting_may_be_repeated(export, tmp_path, capsys):
+    flat, output = tmp_path / "flat", tmp_path / "sorted"
+    flat.mkdir()
+    for number, file in enumerate(sorted(export.rglob("*.dcm"))):
+        shutil.copy(file, flat / f"IM{number}")
+    for _ in range(2):
+        assert sort(flat, export, "--modality", "CT", "-o", output) == 1
+        assert [folder.name for folder in output.iterdir()] == ["4711-20260102-2-Abdomen_1.5"]
+        assert read_series(output / "4711-20260102-2-Abdomen_1.5").geometry.size == (4, 5, 6)
+
+
+def test_the_output_may_lie_within_the_export(export, capsys):
+    for _ in range(2):
+        assert sort(export, "-o", export / "sorted") == 1
+    assert "2 of 4 series" in capsys.readouterr().out.splitlines()[-2]
+
+
+def test_series_of_the_same_name_get_their_identifiers_too(tmp_path, capsys):
+    for number in "12":
+        write_series(tmp_path / "export" / number, planes(seed=int(number)), f"1.2.{number}", **SMITH)
+    assert sort(tmp_path / "export", "-o", tmp_path / "sorted", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [Path(one["folder"]).name for one in facts] == ["4711-20260102-1-1.2.1", "4711-20260102-1-1.2.2"]
+    assert [one["images"] for one in facts] == [6, 6] and {one["left_out"] for one in facts} == {None}
+
+
+def test_slices_of_one_series_in_two_folders_become_one(tmp_path):
+    volume = planes(6)
+    for part in (0, 1):
+        write_series(tmp_path / "export" / f"disc{part}", volume[3 * part :][:3], "1.2.3", **SMITH)
+    assert sort(tmp_path / "export", "-o", tmp_path / "sorted") == 0
+    (folder,) = (tmp_path / "sorted").iterdir()
+    assert read_series(folder).geometry.size == (4, 5, 6)
+
+
+def test_a_volume_in_one_file_is_a_series(tmp_path):
+    file = write_frames(tmp_path / "export" / "enhanced.dcm", planes(), **SMITH)
+    assert sort(file, "-o", tmp_path / "sorted") == 0
+    assert read_series(tmp_path / "sorted" / "4711-20260102-1").geometry.size == (4, 5, 6)
+
+
+def test_without_links_files_are_copied(export, tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(1314, "A required privilege is not held by the client")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    assert sort(export / "PA2", "-o", tmp_path / "sorted") == 0
+    (folder,) = (tmp_path / "sorted").iterdir()
+    assert all(file.is_file() and not file.is_symlink() for file in folder.iterdir())
+    assert read_series(folder).geometry.size == (4, 5, 6)
+
+
+def test_damaged_files_are_told_and_the_others_sorted(export, tmp_path, capsys):
+    damaged = export / "PA2" / "damaged.dcm"
+    file = next((export / "PA2" / "SE1").iterdir())
+    damaged.write_bytes(file.read_bytes().replace(b"ImagePosition", b"")[:400])
+    write_series(export / "odd", planes(1), **SMITH, RescaleSlope=0)
+    assert sort(export / "PA2", export / "odd", "-o", tmp_path / "sorted") == 1
+    told = capsys.readouterr()
+    assert "RescaleSlope is 0" in told.err and "1 of 1 series" in told.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["missing"], 4, "missing does not exist"),
+        (["."], 4, "there is no DICOM image, here or below"),
+        ([".", "--modality", "C-T"], 2, "is not a modality"),
+    ],
+)
+def test_faults_are_sentences(tmp_path, monkeypatch, capsys, arguments, code, said):
+    monkeypatch.chdir(tmp_path)
+    assert sort(*arguments, "-o", "sorted") == code
+    assert said in capsys.readouterr().err
+
+
+def test_a_folder_with_other_files_is_refused(export, tmp_path, capsys):
+    other = tmp_path / "sorted" / "Jones_.._1-20260103-1" / "mine.txt"
+    other.parent.mkdir(parents=True)
+    other.write_text("mine")
+    assert sort(export / "PA2", "-o", tmp_path / "sorted") == 5
+    assert "mine.txt, which is not of the series" in capsys.readouterr().err
+
+
+def test_segment_names_this_command_where_it_helps(export, tmp_path, capsys):
+    assert main(["segment", str(export), "-m", "toy-120", "-o", str(tmp_path / "results/")]) == 4
+    assert "classscaleseg dicom sort" in capsys.readouterr().err
