@@ -1971,6 +1971,10 @@
         <translation>es endete nach {done} von {total} Bytes</translation>
     </message>
     <message>
+        <source>it has a single slice</source>
+        <translation>sie hat eine einzige Schicht</translation>
+    </message>
+    <message>
         <source>it has no header of NIfTI</source>
         <translation>es hat keinen NIfTI-Header</translation>
     </message>
@@ -2815,6 +2819,10 @@
         <translation>{file} nennt den Labelwert 0 „{background}“. Hier ist 0 der Hintergrund.</translation>
     </message>
     <message>
+        <source>{file} cannot be read ({error}).</source>
+        <translation>{file} kann nicht gelesen werden ({error}).</translation>
+    </message>
+    <message>
         <source>{file} cannot be read ({strerror}).</source>
         <translation>{file} kann nicht gelesen werden ({strerror}).</translation>
     </message>
@@ -3383,8 +3391,8 @@
         <translation>{folder} enthält schon den Fall {name} dieses Bilddatensatzes. Ersetzen Sie ihn (replace=True), oder wählen Sie einen anderen Ordner.</translation>
     </message>
     <message>
-        <source>{folder} has {series} DICOM series: {found}. Move the one you need to a separate folder.</source>
-        <translation>{folder} hat {series} DICOM-Serien: {found}. Verschieben Sie die benötigte in einen eigenen Ordner.</translation>
+        <source>{folder} has {series} DICOM series: {found}. Name a folder with one of them: classscaleseg dicom sort makes a folder of each.</source>
+        <translation>{folder} hat {series} DICOM-Serien: {found}. Nennen Sie einen Ordner mit einer davon: classscaleseg dicom sort macht aus jeder einen Ordner.</translation>
     </message>
     <message>
         <source>{folder} is a folder and {file} is a file: give two files, or two folders.</source>
@@ -3525,6 +3533,10 @@
     <message>
         <source>{localizers} left out: the header calls it a localizer.</source>
         <translation>{localizers} weggelassen: Laut Header ein Localizer.</translation>
+    </message>
+    <message>
+        <source>{missing} does not exist.</source>
+        <translation>{missing} gibt es nicht.</translation>
     </message>
     <message>
         <source>{model} is not the id of a model.</source>
@@ -3949,6 +3961,10 @@
     <message>
         <source>{source} needs {channels} channel(s), but {sources} needs {counts}. Models that segment the same image must have the same channels; leave one of them out.</source>
         <translation>{source} braucht {channels} Kanäle, {sources} aber {counts}. Modelle, die dasselbe Bild segmentieren, müssen dieselben Kanäle haben; lassen Sie eines davon weg.</translation>
+    </message>
+    <message>
+        <source>{target} holds {others}, which is not of the series {uid}. Remove the folder, or name another one for the sorted series.</source>
+        <translation>{target} enthält {others}, das nicht zur Serie {uid} gehört. Entfernen Sie den Ordner, oder nennen Sie einen anderen für die sortierten Serien.</translation>
     </message>
     <message>
         <source>{text} Its last output was: {last}</source>

@@ -22,7 +22,6 @@ from .pixels import decode
 
 # Objects that accompany images and have rows and columns too.
 _NO_IMAGES = {"SEG", "RTDOSE", "PR", "SR", "KO", "RWV", "REG"}
-_HOW_TO_SORT = "Name a folder with one of them: classscaleseg dicom sort {} -o sorted/ makes a folder of each."
 _NEEDLESS: tuple[tuple[Callable[[Slice], bool], str], ...] = (
     (lambda piece: piece.modality in _NO_IMAGES, "it is no image"),
     (lambda piece: piece.localizer, "it is a localizer"),
@@ -90,7 +89,10 @@ def _only_series(folder: Path, notices: list[str]) -> list[Slice]:
             series = kept
     if len(series) > 1:
         found = "; ".join(map(_title, series.values()))
-        raise ImageError(f"{folder} has {len(series)} DICOM series: {found}. {_HOW_TO_SORT.format(folder)}")
+        raise ImageError(
+            f"{folder} has {len(series)} DICOM series: {found}. Name a folder with one of them: classscaleseg dicom "
+            "sort makes a folder of each."
+        )
     (slices,) = series.values()
     return slices
 
