@@ -425,3 +425,11 @@ def test_several_processes_write_the_same(training):
     shutil.rmtree(training.dataset)
     assert training.collect() == 0
     assert {name: found[1] for name, found in training.content().items()} == content
+
+
+def test_label_images_of_nnunet_have_the_names_of_its_dataset_json(training):
+    training.image("a")
+    save(boxes(4, 9), training.segmentations / "a.nii.gz")
+    (training.segmentations / "dataset.json").write_text('{"labels": {"background": 0, "liver": 4, "cyst": 9}}')
+    assert training.collect() == 0
+    assert training.json["labels"] == {"background": 0, "liver": 1, "cyst": 2}

@@ -352,3 +352,18 @@ def test_what_cannot_be_compared_gets_a_sentence(folders, tmp_path, capsys):
     assert table.read_text() == "mine"
     assert main(["compare", str(file), str(file), "-o", str(table), "--overwrite"]) == ExitCode.OK
     assert table.read_text().startswith("Case,")
+
+
+@pytest.mark.parametrize(("folder", "dataset"), [("out", "out"), ("labelsTs", ".")])
+def test_label_maps_of_nnunet_have_the_names_of_its_dataset_json(tmp_path, capsys, folder, dataset):
+    (tmp_path / folder).mkdir()
+    sitk.WriteImage(drawn().to_image(), tmp_path / folder / "a.nii.gz")
+    json_file = tmp_path / dataset / "dataset.json"
+    json_file.write_text(json.dumps({"labels": {"background": 0, "kidney_left": 1, "my cyst": 2, "only drawn": 3}}))
+    found(2).write(tmp_path / "b.seg.nrrd")
+    files = [str(tmp_path / folder / "a.nii.gz"), str(tmp_path / "b.seg.nrrd")]
+    assert main(["compare", *files]) == ExitCode.OK
+    assert "Mean Dice 0.583 over 2 structures" in capsys.readouterr().out
+    json_file.write_text(json.dumps({"labels": {"background": 0, "whole": [1, 2, 3]}, "regions_class_order": [1]}))
+    assert main(["compare", *files]) == ExitCode.OK
+    assert "label 1" in capsys.readouterr().out

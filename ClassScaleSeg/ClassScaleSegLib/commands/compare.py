@@ -44,7 +44,7 @@ def add_compare_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("other", type=Path, metavar="OTHER", help=text)
     text = "write a table of all cases and structures, as .csv or .xlsx"
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=text)
-    text = "label table or colour table of REFERENCE (default: its own names, or those of NAME.labels.csv beside it)"
+    text = "label table or colour table of REFERENCE (default: its own names, or those of a table beside it)"
     parser.add_argument("--labels", type=Path, metavar="TABLE", help=text)
     parser.add_argument("--other-labels", type=Path, metavar="TABLE", help="the same of OTHER")
     text = (

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import ImageError
+from ..errors import ImageError, LabelTableError
 from ..files import given_stem
+from ..labels.table import LabelTable
 from .dicom.headers import is_dicom_seg, is_structure_set
 from .formats import colour_table_path
+from .nifti_labels import read_named_values
 from .suffixes import DICOM_SUFFIX, IMAGE_SUFFIXES, READ_SUFFIXES, RTSTRUCT_SUFFIX, VOXEL_SUFFIXES
 
 _OWN_NAMES = (".seg.nrrd", DICOM_SUFFIX)  # label maps with names; of one result, the first is read
 _ANY_DICOM = ".dcm"
+_LABELS_OF_DATASET = ("labels", "gt_segmentations")  # nnU-Net's folders below dataset.json: labelsTr, labelsTs
 _IMAGES = (*READ_SUFFIXES, _ANY_DICOM)
 _SUFFIXES = (*VOXEL_SUFFIXES, _ANY_DICOM)
 
@@ -95,7 +98,8 @@ def find_images(folder: str | Path) -> dict[str, list[Path]]:
 def table_beside(path: Path) -> Path | None:
     """Return the colour table that lies beside a label image, such as ``ct.labels.csv`` of ``ct.nii.gz``.
 
-    In BIDS, ``sub-01_dseg.tsv`` has the names of ``sub-01_dseg.nii.gz``.
+    In BIDS, ``sub-01_dseg.tsv`` has the names of ``sub-01_dseg.nii.gz``. nnU-Net has ``dataset.json`` beside its
+    predictions and above ``labelsTr``; it counts if the labels are no regions, and the image itself has no names.
 
     :returns: ``None`` if there is none, or the file is no label image.
     """
@@ -105,7 +109,20 @@ def table_beside(path: Path) -> Path | None:
     beside = [colour_table_path(path)]
     if (stem := given_stem(path, _SUFFIXES)).endswith("_dseg"):
         beside.append(path.with_name(f"{stem}.tsv"))
-    return next((file for file in beside if file.is_file()), None)
+    return next((file for file in beside if file.is_file()), None) or _dataset_json_of(path)
+
+
+def _dataset_json_of(path: Path) -> Path | None:
+    folder = path.parent
+    folders = (folder, folder.parent) if folder.name.startswith(_LABELS_OF_DATASET) else (folder,)
+    file = next((file for above in folders if (file := above / "dataset.json").is_file()), None)
+    try:
+        if file is None or read_named_values(path).names:
+            return None
+        LabelTable.from_file(file)
+    except (LabelTableError, ImageError, OSError):  # such as regions; what is wrong with the image, its reader tells
+        return None
+    return file
 
 
 def find_segmentations(folder: Path) -> dict[str, Path]:

@@ -133,8 +133,8 @@ def _with_names(file: Path, read: Segmentation, names: LabelTable | None) -> Seg
         return read
     if names is None:
         raise LabelTableError(
-            f"{file} does not say what its labels mean, such as {nameless[0].value}. Put a label table "
-            "NAME.labels.csv beside it, or name one with --labels."
+            f"{file} does not say what its labels mean, such as {nameless[0].value}. Name a label table with --labels, "
+            "or put NAME.labels.csv or the dataset.json of nnU-Net beside it."
         )
     unknown = [label.value for label in nameless if label.value not in names]
     if unknown:
