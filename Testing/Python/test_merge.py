@@ -28,7 +28,7 @@ def test_two_datasets_become_one(raw, capsys):
     folder = raw / "Dataset900_Both"
     assert capsys.readouterr().out == (
         f"{folder}: 2 datasets, 9 cases, 3 classes (2 of them in several datasets), 1 label for a set of classes; "
-        "9 images linked.\n"
+        "9 images linked.\nNext: classscaleseg-train plan -d 900\n"
     )
     dataset = json.loads((folder / "dataset.json").read_text())
     merged = Merged.of(dataset)

@@ -360,15 +360,20 @@ def test_nnunet_gets_a_copy_of_what_it_could_not_read(raw, capsys, change, diffe
 
 def test_planning_and_preprocessing_take_what_segmenting_takes(raw, tmp_path, capsys):
     file, planned = raw.folder / "dataset.json", tmp_path / "preprocessed" / raw.folder.name
-    raw.write("file_ending", labels={name: str(value) for name, value in LABELS.items()}, numTraining=3.0)
+    raw.content["labels"] = {"background": 0, "kidney_left": 1, "kidney_right": 2, "c": 3}
+    as_text = {name: str(value) for name, value in raw.content["labels"].items()}
+    raw.write("file_ending", labels=as_text, numTraining=3.0)
     file.write_bytes(codecs.BOM_UTF8 + file.read_bytes())
     before = file.read_bytes()
     assert main(["plan", "-d", "7", "-npfp", "1", "--no_pbar"]) == 0
-    error = capsys.readouterr().err
-    assert "it begins with a byte-order mark; it has no file_ending; labels should be" in error
-    assert "your file is unchanged" in error
+    told = capsys.readouterr()
+    assert "it begins with a byte-order mark; it has no file_ending; labels should be" in told.err
+    assert "your file is unchanged" in told.err
+    assert told.out.endswith("Next: classscaleseg-train preprocess -d 7 -c 3d_fullres\n")
     assert json.loads((planned / "dataset.json").read_text()) == raw.content
     assert main(["preprocess", "-d", "7", "-c", "2d", "-np", "1", "--no_pbar"]) == 0
+    told = capsys.readouterr().out
+    assert told.endswith("Next: classscaleseg-train train 7 2d 0 -tr ClassScaleTrainer_NoMirroring\n")
     assert file.read_bytes() == before and json.loads((planned / "dataset.json").read_text()) == raw.content
     assert sorted(path.name for path in (planned / "gt_segmentations").iterdir()) == [
         "a.nii.gz",

@@ -43,7 +43,7 @@ def check_dataset(folder: Path, workers: int = 0, progress: bool = False) -> Raw
 
     :param folder: ``nnUNet_raw/DatasetXXX_Name``.
     :param workers: number of processes that read files.
-    :param progress: show a progress bar.
+    :param progress: show a progress bar, if standard error is a terminal.
     :raises LabelTableError: if ``dataset.json`` cannot be used, or label maps are missing or do not fit.
     :raises ImageError: if images are missing or cannot be used.
     :raises ClassScaleError: if there are faults of both kinds. All faults are in the message, one sentence each.
@@ -74,7 +74,7 @@ def check_dataset(folder: Path, workers: int = 0, progress: bool = False) -> Raw
         reader = _find_reader(dataset, cases[0].images[0])
     check = functools.partial(check_case, reader, channels, highest)
     checks: list[CaseCheck] = []
-    with tqdm(desc="Checking cases", total=len(cases), disable=not progress) as bar:
+    with tqdm(desc="Checking cases", total=len(cases), disable=None if progress else True) as bar:
         try:
             for done in map_cases(check, cases, min(workers, len(cases))):
                 checks.append(done)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ClassScaleSegLib.errors import ClassScaleError, ModelError
+from ClassScaleSegLib.labels.sides import pair_of_sides
 
 from .environment import PLANS, check_configuration, dataset_folder, preprocessed_json, require_folders
 from .planning_arguments import add_output_arguments, count, killed
@@ -116,7 +117,17 @@ def preprocess(options: argparse.Namespace) -> int:
             if merged is not None:
                 for place in places:
                     begin_index(place, merged)
+        done = [name for name in configurations if name in manager.available_configurations]
+        if done:
+            print(_next_step(dataset, options.plans_name, done[0], raw.content["labels"]))
     return 0
+
+
+def _next_step(dataset: int, plans_name: str, configuration: str, labels: dict[str, Any]) -> str:
+    """Return the command that trains, without mirroring if left and right have different labels."""
+    sides = " -tr ClassScaleTrainer_NoMirroring" if pair_of_sides(labels) is not None else ""
+    plans = "" if plans_name == PLANS else f" -p {plans_name}"
+    return f"Next: classscaleseg-train train {dataset} {configuration} 0{sides}{plans}"
 
 
 def _refuse_changed(folder: Path, raw: dict, planned: dict) -> None:

@@ -82,7 +82,7 @@ def collect(
     :param dataset_id: number of the dataset, 1..999.
     :param nnunet_raw: folder of all raw datasets; if ``None``, the environment variable ``nnUNet_raw`` names it.
     :param write: whether to write anything.
-    :param progress: show progress bars.
+    :param progress: show progress bars, if standard error is a terminal.
     :raises OutputExistsError: if the dataset was made in another way.
     :raises ClassScaleError: for everything that is wrong with the cases; all faults are in the message.
     """
@@ -211,7 +211,7 @@ def _surveys(
 def _bar(what: str, shown: bool, items: Iterable[Any], total: int) -> Iterable[Any]:
     from tqdm import tqdm
 
-    return tqdm(items, desc=what, total=total, disable=not shown)
+    return tqdm(items, desc=what, total=total, disable=None if shown else True)
 
 
 def describe(collected: Collected) -> Iterator[str]:

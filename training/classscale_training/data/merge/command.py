@@ -74,7 +74,7 @@ def merge(
     :param numbers: of the datasets.
     :param into: number of the merged dataset.
     :param nnunet_raw: as for :func:`plan_merge`.
-    :param progress: show a progress bar.
+    :param progress: show a progress bar, if standard error is a terminal.
     :returns: the folder, what was to be written, and what was done.
     :raises ClassScaleError: as :func:`plan_merge` and :func:`.write_merged`.
     """
@@ -90,7 +90,7 @@ def merge(
     def bar(cases: Iterable[Any], total: int) -> Iterable[Any]:
         from tqdm import tqdm
 
-        return tqdm(cases, desc="Merging cases", total=total, disable=not progress)
+        return tqdm(cases, desc="Merging cases", total=total, disable=None if progress else True)
 
     return folder, plan, write_merged(folder, plan, taxonomy, options.overwrite, options.workers, bar)
 
@@ -195,4 +195,5 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{folder}: {summary(plan)}; {images}{kept}.")
     if not (folder / "splits_final.json").exists():
         print("Every dataset has a single case, so there is none to validate with: train the fold all.")
+    print(f"Next: classscaleseg-train plan -d {arguments.into}")
     return 0
