@@ -65,6 +65,14 @@ def test_the_output_may_lie_within_the_export(export, capsys):
     assert "2 of 4 series" in capsys.readouterr().out.splitlines()[-2]
 
 
+def test_an_export_that_was_moved_is_sorted_again(export, tmp_path):
+    assert sort(export / "PA2", "-o", tmp_path / "sorted") == 0
+    export.rename(tmp_path / "moved")
+    assert sort(tmp_path / "moved" / "PA2", "-o", tmp_path / "sorted") == 0
+    (folder,) = (tmp_path / "sorted").iterdir()
+    assert read_series(folder).geometry.size == (4, 5, 6)
+
+
 def test_series_of_the_same_name_get_their_identifiers_too(tmp_path, capsys):
     for number in "12":
         write_series(tmp_path / "export" / number, planes(seed=int(number)), f"1.2.{number}", **SMITH)

@@ -98,7 +98,7 @@ def read_export(
 def link_series(series: ExportedSeries, folder: Path) -> Path:
     """Make a folder with links to the files of a series, or copies where the file system has no links.
 
-    What an earlier run has put there stays.
+    What an earlier run has put there stays, but links whose target is missing.
 
     :param folder: in which the folder of the series is.
     :returns: the folder of the series.
@@ -115,7 +115,9 @@ def link_series(series: ExportedSeries, folder: Path) -> Path:
                 "another one for the sorted series."
             )
         for name, file in wanted.items():
-            if name not in there:
+            if name in there and not (target / name).exists():  # the export was somewhere else
+                (target / name).unlink()
+            if not (target / name).exists():
                 _link(file.resolve(), target / name)
     except OSError as error:
         raise unwritable(target, error) from error
