@@ -433,3 +433,11 @@ def test_label_images_of_nnunet_have_the_names_of_its_dataset_json(training):
     (training.segmentations / "dataset.json").write_text('{"labels": {"background": 0, "liver": 4, "cyst": 9}}')
     assert training.collect() == 0
     assert training.json["labels"] == {"background": 0, "liver": 1, "cyst": 2}
+
+
+def test_images_named_as_nnunet_does_may_lie_beside_others(training):
+    training.case("a", {1: "liver"})
+    training.case("b", {1: "liver"})
+    (training.images / "b_0000.nii.gz").rename(training.images / "b.nii.gz")
+    assert training.collect() == 0
+    assert sorted(file.name for file in (training.dataset / "imagesTr").iterdir()) == ["a_0000.nii.gz", "b_0000.nii.gz"]

@@ -59,6 +59,10 @@ def pair_cases(images: Path, segmentations: Path, channels: int) -> tuple[list[C
             raise ImageError(f"{folder} is no folder. Name the folder of the images, and that of the segmentations.")
     found = {case.name: case.files for case in find_cases([images], channels, f"{images}{os.sep}", "").cases}
     drawn = find_segmentations(segmentations)
+    if channels == 1:  # the only one of nnU-Net's names, beside images of other names
+        for name in drawn.keys() - found.keys():
+            if f"{name}_0000" in found and f"{name}_0001" not in found:
+                found[name] = found.pop(f"{name}_0000")
     findings = []
     if alone := sorted(found.keys() - drawn.keys()):
         several = len(alone) > 1
