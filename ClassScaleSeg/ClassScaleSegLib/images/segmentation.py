@@ -48,6 +48,8 @@ class Segmentation:
     >>> labels[0, :2, :2] = 1
     >>> grid = Geometry(size=(4, 3, 2), spacing=(10.0, 10.0, 5.0), origin=(0.0, 0.0, 0.0))
     >>> result = Segmentation(labels, LabelTable.from_names({1: "liver"}), grid)
+    >>> result
+    <Segmentation: 4 x 3 x 2 voxels, 1 class>
     >>> [liver] = result.statistics()
     >>> liver.voxels, round(liver.volume_ml, 3)
     (4, 2.0)
@@ -68,6 +70,11 @@ class Segmentation:
     counts: InitVar[np.ndarray | None] = None
     changes: tuple[ClassChange, ...] | None = None
     more_layers: tuple[np.ndarray, ...] = ()
+
+    def __repr__(self) -> str:
+        """Return size and number of classes: the arrays and the table would fill pages."""
+        classes, size = len(self.table.foreground), " x ".join(map(str, self.geometry.size))
+        return f"<Segmentation: {size} voxels, {classes} class{'es' * (classes != 1)}>"
 
     def __post_init__(self, counts: np.ndarray | None) -> None:
         shape = tuple(self.geometry.size)[::-1]

@@ -47,6 +47,8 @@ class Model(ModelFacts):
 
     >>> from ClassScaleSegLib.resources import resource
     >>> model = open_model(resource("Models", "toy-120.zip"))
+    >>> model
+    <Model Toy atlas, 120 classes: 120 classes, 1 fold, patch 64 x 64 x 64 (z, y, x)>
     >>> model.projection.weight.shape
     torch.Size([121, 16])
     >>> model.table[120].name
@@ -60,6 +62,12 @@ class Model(ModelFacts):
     configuration: Any
     mirror_axes: tuple[int, ...]
     side_swap: SideSwap | None
+
+    def __repr__(self) -> str:
+        """Return name, classes, folds and patch: the networks would fill pages."""
+        classes, folds = len(self.table.foreground), len(self.backbones)
+        patch = " x ".join(map(str, self.patch))
+        return f"<Model {self.name}: {classes} classes, {folds} fold{'s' * (folds != 1)}, patch {patch} (z, y, x)>"
 
     @property
     def patch(self) -> tuple[int, ...]:
