@@ -143,3 +143,11 @@ def test_a_folder_with_other_files_is_refused(export, tmp_path, capsys):
 def test_segment_names_this_command_where_it_helps(export, tmp_path, capsys):
     assert main(["segment", str(export), "-m", "toy-120", "-o", str(tmp_path / "results/")]) == 4
     assert "classscaleseg dicom sort" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_patient_leads_to_slices_that_are_no_localizer(export, tmp_path, capsys):
+    assert (
+        main(["segment", str(export / "PA1"), str(export / "PA2"), "-m", "toy-120", "-o", f"{tmp_path}/results/"]) == 1
+    )
+    told = capsys.readouterr().err
+    assert f"such as {export / 'PA1' / 'ST1' / 'SE2'}. If there are several: classscaleseg dicom sort" in told

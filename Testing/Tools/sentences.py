@@ -22,6 +22,7 @@ _LEFT_OUT = (
     "archive/",
     "cohort/",
     "commands/",
+    "images/dicom/export.py",
     "images/dicom/object.py",
     "process/terminal.py",
     "report/",
@@ -104,7 +105,9 @@ def _templates(tree: ast.Module) -> Iterator[str]:
 def _not_shown(tree: ast.Module) -> Iterator[int]:
     """Return the ids of nodes whose texts are no sentences by themselves: documentation, pieces of f-strings."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and isinstance(
+        if isinstance(node, ast.FunctionDef) and node.name == "__repr__":  # for programmers
+            yield from (id(child) for child in ast.walk(node))
+        elif isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and isinstance(
             node.body[0], ast.Expr
         ):
             yield id(node.body[0].value)

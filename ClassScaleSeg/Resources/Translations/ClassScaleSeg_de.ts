@@ -783,8 +783,8 @@
         <translation>Geben Sie den Ordner mit den Schichten an oder eine Bilddatei.</translation>
     </message>
     <message>
-        <source>Give the folder with the slices, such as {parent}.</source>
-        <translation>Geben Sie den Ordner mit den Schichten an, etwa {parent}.</translation>
+        <source>Give the folder with the slices, such as {parent}. If there are several: classscaleseg dicom sort makes a folder of each series.</source>
+        <translation>Geben Sie den Ordner mit den Schichten an, etwa {parent}. Wenn es mehrere sind: classscaleseg dicom sort macht aus jeder Serie einen Ordner.</translation>
     </message>
     <message>
         <source>Give the image that was segmented, or its voxels as an array, or resample it to this grid.</source>
@@ -1971,10 +1971,6 @@
         <translation>es endete nach {done} von {total} Bytes</translation>
     </message>
     <message>
-        <source>it has a single slice</source>
-        <translation>sie hat eine einzige Schicht</translation>
-    </message>
-    <message>
         <source>it has no header of NIfTI</source>
         <translation>es hat keinen NIfTI-Header</translation>
     </message>
@@ -2819,10 +2815,6 @@
         <translation>{file} nennt den Labelwert 0 „{background}“. Hier ist 0 der Hintergrund.</translation>
     </message>
     <message>
-        <source>{file} cannot be read ({error}).</source>
-        <translation>{file} kann nicht gelesen werden ({error}).</translation>
-    </message>
-    <message>
         <source>{file} cannot be read ({strerror}).</source>
         <translation>{file} kann nicht gelesen werden ({strerror}).</translation>
     </message>
@@ -3535,10 +3527,6 @@
         <translation>{localizers} weggelassen: Laut Header ein Localizer.</translation>
     </message>
     <message>
-        <source>{missing} does not exist.</source>
-        <translation>{missing} gibt es nicht.</translation>
-    </message>
-    <message>
         <source>{model} is not the id of a model.</source>
         <translation>{model} ist nicht die Kennung eines Modells.</translation>
     </message>
@@ -3961,10 +3949,6 @@
     <message>
         <source>{source} needs {channels} channel(s), but {sources} needs {counts}. Models that segment the same image must have the same channels; leave one of them out.</source>
         <translation>{source} braucht {channels} Kanäle, {sources} aber {counts}. Modelle, die dasselbe Bild segmentieren, müssen dieselben Kanäle haben; lassen Sie eines davon weg.</translation>
-    </message>
-    <message>
-        <source>{target} holds {others}, which is not of the series {uid}. Remove the folder, or name another one for the sorted series.</source>
-        <translation>{target} enthält {others}, das nicht zur Serie {uid} gehört. Entfernen Sie den Ordner, oder nennen Sie einen anderen für die sortierten Serien.</translation>
     </message>
     <message>
         <source>{text} Its last output was: {last}</source>

@@ -130,8 +130,12 @@ def same_series(files: Sequence[Path]) -> bool:
 def _where_they_are(folder: Path) -> str:
     """Say what to do about a folder without slices: as on a CD, they may be further down."""
     for file in sorted(itertools.islice(folder.rglob("*"), 1000)):
-        if file.is_file() and is_dicom(file) and read_slices(file):
-            return f"Give the folder with the slices, such as {file.parent}."
+        slices = read_slices(file) if file.is_file() and is_dicom(file) else []
+        if slices and not_a_volume(slices) is None:
+            return (
+                f"Give the folder with the slices, such as {file.parent}. If there are several: classscaleseg dicom "
+                "sort makes a folder of each series."
+            )
     return "Give the folder with the slices, or an image file."
 
 
