@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ClassScaleSegLib.commands.main import main
-from ClassScaleSegLib.images.dicom import read_series
+from ClassScaleSegLib.images.dicom.series import read_series
 from dicom_phantom import MR, localizer, planes, without, write_frames, write_series, write_structure_set
 
 SMITH = {"PatientID": "4711", "StudyDate": "20260102"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ClassScaleSegLib.images.dicom_seg import UsedModel
+from ClassScaleSegLib.images.dicom.seg import UsedModel
 from ClassScaleSegLib.scene import correction
 from ClassScaleSegLib.scene.correction import STRUCTURE, correction_in
 from ClassScaleSegLib.scene.dicom import remember_origin

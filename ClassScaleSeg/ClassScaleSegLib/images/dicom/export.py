@@ -16,8 +16,8 @@ from pathlib import Path
 
 from ...errors import ImageError, OutputError, reason
 from ...files import unwritable
-from .series import not_a_volume, read_places
 from .headers import Slice, is_dicom, read_slices
+from .series import not_a_volume, read_places
 
 _LONGEST = 40  # letters of a part of a name
 
