@@ -66,7 +66,7 @@ def networks(quick: bool) -> list[dict[str, Any]]:
     side, stages = (32, 3) if quick else (128, 6)
     rows = []
     for kind in DEPTHS:
-        for threads in (1,) if quick else (1, 2):
+        for threads in (1,) if quick else (2,):
             for engine in ENGINES:
                 figures = in_own_process(__file__, threads, kind=kind, engine=engine, side=side, stages=stages)
                 rows.append({"what": kind, "threads": threads, "engine": engine, **figures})

@@ -332,7 +332,8 @@ def _segmented_head(root: Path, bundle: Path, case: int) -> dict[str, np.ndarray
         forward = model.plans_manager.transpose_forward
         values = model.projection.values or tuple(range(model.classes))
         sides = side_swap(model.table, values, model.orientation, forward, model.patch, model.mirror_axes)
-        models = {"plain": model, "mirrored": replace(model, swap_sides=True, side_swap=sides)}
+        plain = replace(model, swap_sides=False, side_swap=None)
+        models = {"plain": plain, "mirrored": replace(model, swap_sides=True, side_swap=sides)}
         labels = {what: segment(image, used, device="cpu").labels for what, used in models.items()}
         with replacing(kept, overwrite=True) as temporary, open(temporary, "wb") as stream:
             np.savez_compressed(stream, reference=reference, **labels)
