@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -138,6 +139,29 @@ def test_a_folder_with_other_files_is_refused(export, tmp_path, capsys):
     other.write_text("mine")
     assert sort(export / "PA2", "-o", tmp_path / "sorted") == 5
     assert "mine.txt, which is not of the series" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_series_of_another_export_with_the_same_names_is_refused(tmp_path, capsys, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(Path, "symlink_to", lambda *_: (_ for _ in ()).throw(OSError(1314, "not allowed")))
+    exports = [tmp_path / name for name in "ab"]
+    for seed, export in enumerate(exports):
+        write_series(export, planes(seed=seed), f"1.2.{seed}", **SMITH)
+        for file in export.iterdir():
+            os.utime(file, (1e9, 1e9))  # as an archive unpacks it
+    assert sort(exports[0], "-o", tmp_path / "sorted") == 0
+    assert sort(exports[1], "-o", tmp_path / "sorted") == 5
+    assert "is another file than" in capsys.readouterr().err
+    assert sort(exports[0], "-o", tmp_path / "sorted") == 0
+
+
+def test_hidden_files_in_the_folder_of_a_series_do_not_matter(tmp_path):
+    write_series(tmp_path / "export", planes(), **SMITH)
+    assert sort(tmp_path / "export", "-o", tmp_path / "sorted") == 0
+    (folder,) = (tmp_path / "sorted").iterdir()
+    (folder / ".DS_Store").write_bytes(b"Finder")
+    assert sort(tmp_path / "export", "-o", tmp_path / "sorted") == 0
 
 
 def test_segment_names_this_command_where_it_helps(export, tmp_path, capsys):

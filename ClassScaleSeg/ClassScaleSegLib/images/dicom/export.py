@@ -6,6 +6,7 @@ folder, or one series in several.
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 import warnings
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from ...errors import ImageError, OutputError, reason
 from ...files import unwritable
-from .headers import Slice, is_dicom, read_slices
+from .headers import Slice, is_dicom, read_slices, visible_files
 from .series import not_a_volume, read_places
 
 _LONGEST = 40  # letters of a part of a name
@@ -102,13 +103,13 @@ def link_series(series: ExportedSeries, folder: Path) -> Path:
 
     :param folder: in which the folder of the series is.
     :returns: the folder of the series.
-    :raises OutputError: if it has other files, or cannot be written.
+    :raises OutputError: if it has other files, also of the same names, or cannot be written.
     """
     target = folder / series.name
     wanted = dict(zip(_file_names(series.files), series.files, strict=True))
     try:
         target.mkdir(parents=True, exist_ok=True)
-        there = {entry.name for entry in target.iterdir()}
+        there = {entry.name for entry in visible_files(target)}
         if others := sorted(there - wanted.keys()):
             raise OutputError(
                 f"{target} holds {others[0]}, which is not of the series {series.uid}. Remove the folder, or name "
@@ -119,9 +120,18 @@ def link_series(series: ExportedSeries, folder: Path) -> Path:
                 (target / name).unlink()
             if not (target / name).exists():
                 _link(file.resolve(), target / name)
+            elif not _same(file, target / name):  # as of another export whose series has the same name
+                raise OutputError(
+                    f"{target / name} is another file than {file}. Remove the folder, or name another one for the "
+                    "sorted series."
+                )
     except OSError as error:
         raise unwritable(target, error) from error
     return target
+
+
+def _same(file: Path, other: Path) -> bool:
+    return file.samefile(other) or filecmp.cmp(file, other, shallow=False)
 
 
 def _link(file: Path, target: Path) -> None:
