@@ -156,6 +156,31 @@ def test_a_series_of_another_export_with_the_same_names_is_refused(tmp_path, cap
     assert sort(exports[0], "-o", tmp_path / "sorted") == 0
 
 
+def test_no_slice_is_lost_or_hidden_whatever_the_folders(tmp_path, monkeypatch):
+    volume = planes(4)
+    for part, folder in enumerate(["", "p/a", "p-a", "q/a"]):
+        write_series(tmp_path / "export" / folder, volume[part:][:1], "1.2.3", "IM1", **SMITH)
+    (tmp_path / "export" / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "export" / "here")
+    assert sort("..", "-o", tmp_path / "sorted") == 0
+    (folder,) = (tmp_path / "sorted").iterdir()
+    assert read_series(folder).geometry.size == (4, 5, 4)
+    shutil.rmtree(tmp_path / "sorted")
+    assert sort("../IM1", "../p", "-o", tmp_path / "sorted") == 0
+    (folder,) = (tmp_path / "sorted").iterdir()
+    assert sorted(file.name for file in folder.iterdir()) == ["-IM1", "a-IM1"]
+
+
+def test_a_series_without_any_name_gets_a_folder_of_its_own(tmp_path):
+    nameless = dict.fromkeys(("PatientID", "StudyDate", "SeriesNumber", "SeriesDescription"), "")
+    write_series(tmp_path / "export" / "1", planes(), **nameless, SeriesInstanceUID="")
+    write_series(tmp_path / "export" / "2", planes(), "1.2.3", **{**SMITH, "PatientID": "a"})
+    write_series(tmp_path / "export" / "3", planes(), "1.2.4", **{**SMITH, "PatientID": "A"})
+    assert sort(tmp_path / "export", "-o", tmp_path / "sorted") == 0
+    folders = sorted(folder.name for folder in (tmp_path / "sorted").iterdir())
+    assert folders == ["A-20260102-1-1.2.4", "a-20260102-1-1.2.3", "series"]
+
+
 def test_hidden_files_in_the_folder_of_a_series_do_not_matter(tmp_path):
     write_series(tmp_path / "export", planes(), **SMITH)
     assert sort(tmp_path / "export", "-o", tmp_path / "sorted") == 0

@@ -88,10 +88,10 @@ def read_export(
             faults.append(str(error))
         progress()
     names = {uid: _name(slices[0].file) for uid, slices in pieces.items()}
-    count = Counter(names.values())
+    count = Counter(name.casefold() for name in names.values())  # some file systems take A and a for the same
     for uid, name in names.items():  # such as two studies of one day
-        if not name or count[name] > 1:
-            names[uid] = "-".join(filter(None, (name, _part(uid[-_LONGEST:]))))
+        if not name or count[name.casefold()] > 1:
+            names[uid] = "-".join(filter(None, (name, _part(uid[-_LONGEST:])))) or "series"
     found = (_described(uid, names[uid], slices) for uid, slices in pieces.items())
     return Export(tuple(sorted(found, key=lambda series: (series.name, series.uid))), tuple(faults))
 
@@ -209,10 +209,19 @@ def _part(text: str) -> str:
 
 
 def _file_names(files: Iterable[Path]) -> list[str]:
-    """Return a name for each file in one folder: its own, with that of its folder if another file has the same."""
+    """Return a name for each file in one folder: its own, with that of its folder if another file has the same.
+
+    None is hidden, and none differs from another by capital letters alone, which some file systems do not tell apart.
+
+    >>> _file_names([Path("disc1/IM1"), Path("disc2/im1"), Path("disc2/IM2")])
+    ['disc1-IM1', 'disc2-im1', 'IM2']
+    """
     files = list(files)
-    count = Counter(file.name for file in files)
-    names = [file.name if count[file.name] == 1 else f"{file.parent.name}-{file.name}" for file in files]
-    if len(set(names)) < len(names):
-        names = ["-".join(file.parts).strip(f"-.{os.sep}").replace(os.sep, "-") for file in files]
+    count = Counter(file.name.casefold() for file in files)
+    names = [
+        file.name if count[file.name.casefold()] == 1 else f"{file.parent.name.lstrip('.')}-{file.name}"
+        for file in files
+    ]
+    if len({name.casefold() for name in names}) < len(names):
+        names = [f"{number}-{file.name}" for number, file in enumerate(files, 1)]
     return names
