@@ -441,3 +441,13 @@ def test_images_named_as_nnunet_does_may_lie_beside_others(training):
     (training.images / "b_0000.nii.gz").rename(training.images / "b.nii.gz")
     assert training.collect() == 0
     assert sorted(file.name for file in (training.dataset / "imagesTr").iterdir()) == ["a_0000.nii.gz", "b_0000.nii.gz"]
+
+
+def test_an_image_that_has_a_segmentation_of_its_own_name_keeps_it(training, capsys):
+    training.image("b", ".nii.gz")
+    training.image("a_0000", ".nii.gz")
+    for name in ("a", "a_0000"):
+        training.segmentation(name, LabelTable.from_names({1: "liver"}), [boxes(1)])
+    with pytest.raises(ImageError) as error:
+        training.collect()
+    assert "a.seg.nrrd has no image" in str(error.value) and "a_0000.seg.nrrd has" not in str(error.value)

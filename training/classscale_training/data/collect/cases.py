@@ -61,7 +61,7 @@ def pair_cases(images: Path, segmentations: Path, channels: int) -> tuple[list[C
     drawn = find_segmentations(segmentations)
     if channels == 1:  # the only one of nnU-Net's names, beside images of other names
         for name in drawn.keys() - found.keys():
-            if f"{name}_0000" in found and f"{name}_0001" not in found:
+            if f"{name}_0000" in found.keys() - drawn.keys() and f"{name}_0001" not in found:
                 found[name] = found.pop(f"{name}_0000")
     findings = []
     if alone := sorted(found.keys() - drawn.keys()):
