@@ -371,9 +371,10 @@ def test_planning_and_preprocessing_take_what_segmenting_takes(raw, tmp_path, ca
     assert "your file is unchanged" in told.err
     assert told.out.endswith("Next: classscaleseg-train preprocess -d 7 -c 3d_fullres\n")
     assert json.loads((planned / "dataset.json").read_text()) == raw.content
-    assert main(["preprocess", "-d", "7", "-c", "2d", "-np", "1", "--no_pbar"]) == 0
-    told = capsys.readouterr().out
-    assert told.endswith("Next: classscaleseg-train train 7 2d 0 -tr ClassScaleTrainer_NoMirroring\n")
+    for given, trained in ((["-c", "2d"], "2d"), ([], "3d_fullres")):
+        assert main(["preprocess", "-d", "7", *given, "-np", "1", "--no_pbar"]) == 0
+        told = capsys.readouterr().out
+        assert told.endswith(f"Next: classscaleseg-train train 7 {trained} 0 -tr ClassScaleTrainer_NoMirroring\n")
     assert file.read_bytes() == before and json.loads((planned / "dataset.json").read_text()) == raw.content
     assert sorted(path.name for path in (planned / "gt_segmentations").iterdir()) == [
         "a.nii.gz",

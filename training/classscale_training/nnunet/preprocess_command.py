@@ -119,7 +119,8 @@ def preprocess(options: argparse.Namespace) -> int:
                     begin_index(place, merged)
         done = [name for name in configurations if name in manager.available_configurations]
         if done:
-            print(_next_step(dataset, options.plans_name, done[0], raw.content["labels"]))
+            whole = "3d_fullres" if "3d_fullres" in done else done[0]
+            print(_next_step(dataset, options.plans_name, whole, raw.content["labels"]))
     return 0
 
 
