@@ -92,10 +92,11 @@ def test_slices_of_one_series_in_two_folders_become_one(tmp_path):
     assert read_series(folder).geometry.size == (4, 5, 6)
 
 
-def test_a_volume_in_one_file_is_a_series(tmp_path):
+def test_a_volume_in_one_file_is_a_series(tmp_path, capsys):
     file = write_frames(tmp_path / "export" / "enhanced.dcm", planes(), **SMITH)
-    assert sort(file, "-o", tmp_path / "sorted") == 0
-    assert read_series(tmp_path / "sorted" / "4711-20260102-1").geometry.size == (4, 5, 6)
+    assert sort(file, "-o", tmp_path / "so rted") == 0
+    assert read_series(tmp_path / "so rted" / "4711-20260102-1").geometry.size == (4, 5, 6)
+    assert f"classscaleseg segment '{tmp_path / 'so rted'}' -m" in capsys.readouterr().out
 
 
 def test_without_links_files_are_copied(export, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def sort_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     else:
         print(on_one_line(f"{options.output}: {usable} of {len(export.series)} series can be segmented."))
         if usable:
-            print(on_one_line(f"Next: classscaleseg segment {options.output} -m MODEL -o results/"))
+            print(on_one_line(f"Next: classscaleseg segment {shlex.quote(str(options.output))} -m MODEL -o results/"))
     if not usable:
         return ExitCode.IMAGE
     faults = export.faults or [series for series in export.series if series.fault]
