@@ -273,6 +273,20 @@ def test_what_was_painted_is_not_lost_if_the_structure_is_gone(scene, found, how
         assert found.GetDisplayNode().GetVisibility2DFill()
 
 
+def test_a_segmentation_that_has_become_surfaces_meanwhile_stays_as_it_is(scene, found):
+    """Slicer's logic would empty the structure, and add nothing."""
+    show_3d(found, [LIVER, SPLEEN, KIDNEY])
+    correction = correct(found, LIVER)
+    paint(STRIP)
+    found.GetSegmentation().SetSourceRepresentationName(SURFACE)
+    surface = found.GetSegmentation().GetSegment(LIVER).GetRepresentation(SURFACE)
+    with pytest.raises(ImageError, match=r"Result does not consist of label maps.* the segmentation liver \(Result\)."):
+        finish_correction(correction)
+    assert found.GetSegmentation().GetSegment(LIVER).GetRepresentation(SURFACE) is surface
+    assert surface.GetNumberOfPolys() and scene.IsNodePresent(correction)
+    assert masks(correction)[STRUCTURE].any() and correction_in(scene) is None
+
+
 def test_what_cannot_be_corrected_is_said_before_anything_changes(scene, found):
     before = scene.GetNumberOfNodes()
     with pytest.raises(ImageError, match="Result has no segment Segment_9"):

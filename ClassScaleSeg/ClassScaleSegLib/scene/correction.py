@@ -87,11 +87,7 @@ def begin_correction(node: vtkMRMLSegmentationNode, segment_id: str) -> vtkMRMLS
             f"{name} is part of a sequence, which does not keep what is changed in a frame. Clone the frame in the "
             "module Data, and correct the clone."
         )
-    if node.GetSegmentation().GetSourceRepresentationName() != LABELMAP:
-        raise ImageError(
-            f"{name} does not consist of label maps, which alone can be painted. In the module Segmentations, make "
-            f"{LABELMAP} its source representation."
-        )
+    _refuse_surfaces(node)
     opened = open_structures(node, local=True)
     value = _value(opened, segment_id)
     own, others = _divided(opened, value)
@@ -127,11 +123,12 @@ def finish_correction(correction: vtkMRMLSegmentationNode) -> Corrected:
     A voxel of another structure counts only if the user has taken it away from ``OTHERS``; so nothing that happened to
     other segments of the correction changes them. Segments that the user has added are added to the segmentation.
 
-    :raises ImageError: if the segmentation or the structure is not there any more. What the user has painted stays as a
-        segmentation of its own, which is no correction any longer.
+    :raises ImageError: if the segmentation or the structure is not there any more, or the segmentation has become
+        surfaces. What the user has painted stays as a segmentation of its own, which is no correction any longer.
     """
     try:
         node, segment_id = _corrected_by(correction)
+        _refuse_surfaces(node)
         opened = open_structures(node, local=True)
         value = _value(opened, segment_id)
     except ImageError as error:
@@ -189,6 +186,16 @@ def forget_correction(node: vtkMRMLNode) -> None:
 
 
 # --- voxels
+
+
+def _refuse_surfaces(node: vtkMRMLSegmentationNode) -> None:
+    """:raises ImageError: if a segmentation does not consist of label maps: Slicer would change it without success."""
+    name = node.GetName() or "Segmentation"
+    if node.GetSegmentation().GetSourceRepresentationName() != LABELMAP:
+        raise ImageError(
+            f"{name} does not consist of label maps, which alone can be painted. In the module Segmentations, make "
+            f"{LABELMAP} its source representation."
+        )
 
 
 def _value(opened: Opened, segment_id: str) -> int:
