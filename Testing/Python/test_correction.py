@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from ClassScaleSegLib import ImageError
@@ -271,6 +273,31 @@ def test_what_was_painted_is_not_lost_if_the_structure_is_gone(scene, found, how
     assert correction.GetSegmentation().GetSegmentIDs() == (STRUCTURE,)
     if how in ("structure gone", "renamed"):
         assert found.GetDisplayNode().GetVisibility2DFill()
+
+
+@pytest.mark.parametrize("how", ["Copy", "CopyContent"])
+def test_a_clone_of_a_correction_is_an_ordinary_segmentation(scene, found, how):
+    correction = correct(found, LIVER)
+    paint(STRIP)
+    clones = [slicer.vtkMRMLSegmentationNode() for _ in range(2)]
+    for clone in clones:
+        getattr(clone, how)(correction)
+        scene.AddNode(clone)
+    forget_correction(clones[0])
+    scene.RemoveNode(clones[0])
+    assert correction_in(scene) is correction and not found.GetDisplayNode().GetVisibility2DFill()
+    assert finish_correction(correction).changed and correction_in(scene) is None
+    assert scene.IsNodePresent(clones[1]) and clones[1].GetSegmentation().GetNumberOfSegments() == 2
+    correct(found, SPLEEN)
+
+
+def test_numbers_in_a_scene_from_elsewhere_are_not_trusted(found):
+    correction = correct(found, LIVER)
+    notes = json.loads(correction.GetAttribute("ClassScaleSeg.Correcting"))
+    correction.SetAttribute("ClassScaleSeg.Correcting", json.dumps(notes | {"mask": 10**30, "overwrite": -(10**30)}))
+    paint(STRIP)
+    assert finish_correction(correction).changed
+    assert correction_in(slicer.mrmlScene) is None and found.GetDisplayNode().GetVisibility2DFill()
 
 
 def test_a_segmentation_that_has_become_surfaces_meanwhile_stays_as_it_is(scene, found):

@@ -23,7 +23,7 @@ from ..images.comparison import onto_grid
 from ..images.segmentation import Segmentation
 from ..labels.label import Label
 from ..labels.table import LabelTable
-from .results import note, owner_of, put_beside, removed_on_failure
+from .results import note, noted, owner_of, put_beside, removed_on_failure
 from .segment_editor import Change, change_segment, editor_node, lock_others, select_segment
 from .segmentation_node import fill_segmentation_node, shared_image
 from .segmentation_reader import LABELMAP, open_segmentation, open_structures
@@ -111,10 +111,9 @@ def begin_correction(node: vtkMRMLSegmentationNode, segment_id: str) -> vtkMRMLS
 
 
 def correction_in(scene: vtkMRMLScene) -> vtkMRMLSegmentationNode | None:
-    """Return the node of the correction that was begun in a scene; ``None`` if there is none."""
-    kind = "vtkMRMLSegmentationNode"
-    nodes = (scene.GetNthNodeByClass(number, kind) for number in range(scene.GetNumberOfNodesByClass(kind)))
-    return next((node for node in nodes if node.GetAttribute(_NOTES) is not None), None)
+    """Return the node of the correction that was begun in a scene; ``None`` if there is none. A clone of it is none."""
+    found = _with_notes(scene)
+    return next((node for node in found if _is_noted(node)), found[0] if found else None)
 
 
 def finish_correction(correction: vtkMRMLSegmentationNode) -> Corrected:
@@ -181,7 +180,7 @@ def discard_correction(correction: vtkMRMLSegmentationNode) -> None:
 
 def forget_correction(node: vtkMRMLNode) -> None:
     """Show a segmentation as before if ``node``, which is about to be removed from the scene, is its correction."""
-    if node.GetAttribute(_NOTES) is not None:
+    if node.GetAttribute(_NOTES) is not None and correction_in(node.GetScene()) is node:
         _end(node)
 
 
@@ -261,6 +260,19 @@ def _add_segments(correction: vtkMRMLSegmentationNode, node: vtkMRMLSegmentation
 # --- what is shown, and what was before
 
 
+def _with_notes(scene: vtkMRMLScene) -> list[vtkMRMLSegmentationNode]:
+    """Return the nodes with notes of a correction: it, and its clones."""
+    kind = "vtkMRMLSegmentationNode"
+    nodes = (scene.GetNthNodeByClass(number, kind) for number in range(scene.GetNumberOfNodesByClass(kind)))
+    return [node for node in nodes if node.GetAttribute(_NOTES) is not None]
+
+
+def _is_noted(correction: vtkMRMLNode) -> bool:
+    """Return whether a segmentation refers to a node as its correction. It does not refer to clones."""
+    node = owner_of(correction)
+    return node is not None and noted(node, _NODE, "vtkMRMLSegmentationNode") is correction
+
+
 def _corrected_by(correction: vtkMRMLSegmentationNode) -> tuple[vtkMRMLSegmentationNode, str]:
     """Return the segmentation of a correction, and the segment.
 
@@ -282,7 +294,7 @@ def _notes(correction: vtkMRMLNode) -> dict[str, Any]:
     except (ValueError, RecursionError):
         notes = {}
     notes = notes if isinstance(notes, dict) else {}
-    numbers = {key: value for key, value in notes.items() if isinstance(value, int)}
+    numbers = {key: value for key, value in notes.items() if isinstance(value, int) and 0 <= value < 256}
     return numbers | {key: str(notes.get(key) or "") for key in ("segment", "name")}
 
 
@@ -306,6 +318,9 @@ def _end(correction: vtkMRMLNode) -> None:
     """Show the segmentation and set the Segment Editor as they were before. The node is no correction any longer."""
     node, notes = owner_of(correction), _notes(correction)
     correction.RemoveAttribute(_NOTES)
+    for clone in _with_notes(correction.GetScene()):
+        if not _is_noted(clone):
+            clone.RemoveAttribute(_NOTES)
     if "mask" in notes:
         editor = editor_node(correction.GetScene())
         if editor.GetSegmentationNode() is correction:
