@@ -60,11 +60,6 @@ class Options:
         "number of CPU threads (default: OMP_NUM_THREADS, or all cores but one; of two cores, both)",
         metavar="N",
     )
-    bfloat16: bool = _option(
-        False,
-        bool,
-        "on a CPU, compute the network in bfloat16: several times faster on processors with AMX, slightly less exact",
-    )
     folds: tuple[str | int, ...] | None = _option(
         None, tuple, "folds to average, such as 0 1 2 (default: all)", metavar="FOLD"
     )
@@ -127,6 +122,11 @@ class Options:
         str,
         "which of several models gets a voxel that they claim: the one named later, or keep all, in layers",
         choices=("later", "keep"),
+    )
+    bfloat16: bool = _option(
+        False,
+        bool,
+        "on a CPU, compute the network in bfloat16: several times faster on processors with AMX, slightly less exact",
     )
 
     def __post_init__(self) -> None:

@@ -41,6 +41,7 @@ def choose_everything(panel):
         "overlap": "keep",
         "report": "/data/the report",
         "interpolation": "nearest",
+        "bfloat16": True,
     }
     for name, value in choices.items():
         setattr(parameters, name, value)

@@ -337,7 +337,7 @@ FAULTS = {
     "[]": "must be JSON objects",
     '{"options": []}': "must be JSON objects",
     '{"shell": "true"}': "There is no option shell. The options are confidence, images, ",
-    '{"options": {"memory_limit": 1}}': "There is no option memory_limit. The options are checkpoint, ",
+    '{"options": {"memory_limit": 1}}': "There is no option memory_limit. The options are bfloat16, checkpoint, ",
     json.dumps({"model": ["toy-120"], "output": "o.nrrd"}): "images must be a list of one or more texts",
     json.dumps({**JOB, "model": "toy-120"}): "model must be a list of one or more texts",
     json.dumps({**JOB, "images": [1]}): "images must be a list of one or more texts",

@@ -58,7 +58,7 @@ def _pack(options: argparse.Namespace) -> str:
     licence = conditions(options.atlas_licence)
     text = card(tables, evaluation, evaluated, options.hardware, licence, options.remark, real)
     about: dict[str, Any] = {"name": NAME, "licence": LICENCE, "modality": "MR", "orientation": "LPS", "notice": NOTICE}
-    about |= {"labels": label_table(tables), "half_precision": True, "swap_sides": True}
+    about |= {"labels": label_table(tables), "half_precision": True}
     return pack_with_card(options, options.output, text, **about)
 
 
@@ -212,12 +212,12 @@ def _real_summary(real: Sequence[dict[str, Any]]) -> list[str]:
     return [
         "On 15 real heads (skull-stripped T1, 1 mm), labelled by people, the training subjects of the MICCAI 2012 "
         f"challenge on multi-atlas labelling: mean Dice {shown} that both lists of structures share, some of them as "
-        "sets. The model was not trained with these heads; that it replaced its predecessor was decided by them. "
-        "Images: OASIS; labels: Neuromorphometrics, Inc. (http://Neuromorphometrics.com/) under academic subscription.",
+        "sets. The model was neither trained nor chosen with these heads. Images: OASIS; labels: Neuromorphometrics, "
+        "Inc. (http://Neuromorphometrics.com/) under academic subscription.",
         "",
-        f"That is without mirroring. With it, as usual, the model reaches **{exchanged}** there, because the network "
-        "then also runs on the mirror image, with left and right exchanged. That takes longer, and is worse on heads "
-        "of the atlas subject, whose asymmetry the network knows.",
+        f"Packed again with `classscaleseg pack --swap-sides`, the same weights reach {exchanged} there, because the "
+        "network then also runs on the mirror image, with left and right exchanged. That takes longer, and is worse on "
+        "heads of the atlas subject, whose asymmetry the network knows.",
         "",
         "The two lists draw many borders at different places of the same anatomy, mostly in the cortex. The last "
         "column of the table of real heads estimates what a perfect result of this list would get: the Dice between "
