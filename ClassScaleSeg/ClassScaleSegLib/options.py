@@ -126,7 +126,7 @@ class Options:
     bfloat16: bool = _option(
         False,
         bool,
-        "on a CPU, compute the network in bfloat16: several times faster on processors with AMX, slightly less exact",
+        "on a CPU, compute the network in bfloat16: about twice as fast on processors with AMX, slightly less exact",
     )
 
     def __post_init__(self) -> None:

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import DATA, Bar, in_own_process, mebibytes, parse, peak_bytes, report, reset_peak
+from measure import Bar, in_own_process, mebibytes, parse, peak_bytes, report, reset_peak
 
 ENGINES = ("stock", "float32", "bfloat16")
 SAMPLES = {"toy-120": "toy-120", "toy-1000": "toy-1000", "head-mr-312": "head-mr"}
@@ -93,39 +95,15 @@ def samples(quick: bool) -> list[dict[str, Any]]:
 
 
 def real_heads(quick: bool) -> list[dict[str, Any]]:
-    from classscale_training.evaluation.dice import case_dice, mean_over_cases
     from ClassScaleSegLib import open_model, segment
-    from ClassScaleSegLib.images.counts import overlap_counts
-    from miccai2012 import EMBEDDED, shared_structures
-    from raw_datasets import labels_of, people
+    from miccai2012 import EMBEDDED
+    from real_heads import two_ways
 
-    folder = DATA / "miccai2012"
-    names, _cases = people(folder, 1)
-    table, theirs, ours = shared_structures({name: value for value, name in names.items()}, EMBEDDED)
-    theirs = np.pad(theirs, (0, 1000))  # labels that are not scored belong to no structure
-    counts: dict[bool, list[np.ndarray]] = {False: [], True: []}
-    differ = []
-    for file in sorted(folder.glob("*_t1.nii.gz"))[: 1 if quick else None]:
-        reference, model = (
-            theirs[labels_of(file.with_name(file.name.replace("_t1", "_labels")))[0]],
-            open_model(EMBEDDED),
-        )
-        both = {reduced: segment(file, model, device="cpu", bfloat16=reduced).labels for reduced in counts}
-        differ.append((both[False] != both[True]).mean())
-        for reduced, labels in both.items():
-            counts[reduced].append(overlap_counts(reference, ours[labels], len(table) + 1)[:, 1:])
-    dice = {reduced: mean_over_cases(case_dice(np.array(counted))) for reduced, counted in counts.items()}
-    kinds = np.array([row["kind"] for row in table])
-    return [
-        {
-            "what": f"{len(differ)} real heads, {(kinds == kind).sum()} {kind} structures",
-            "differ": float(np.mean(differ)),
-            "dice of float32": round(float(dice[False][kinds == kind].mean()), 4),
-            "dice of bfloat16": round(float(dice[True][kinds == kind].mean()), 4),
-            "largest change of a structure": round(float(abs(dice[True] - dice[False])[kinds == kind].max()), 4),
-        }
-        for kind in ("deep", "cortex")
-    ]
+    def segmented(file: Path, reduced: bool) -> np.ndarray:
+        return segment(file, open_model(EMBEDDED), device="cpu", bfloat16=reduced).labels
+
+    ways = {name: partial(segmented, reduced=name == "bfloat16") for name in ENGINES[1:]}
+    return two_ways(ways, 1 if quick else None)
 
 
 def main() -> int:

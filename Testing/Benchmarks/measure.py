@@ -13,7 +13,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import version
@@ -189,16 +189,21 @@ class Bar:
         return self.measured >= self.limit if self.at_least else self.measured <= self.limit
 
 
-def parse(description: str, name: str, parts: Iterable[str] = ()) -> argparse.Namespace:
+def parse(
+    description: str, name: str, parts: Iterable[str] = (), more: Mapping[str, dict[str, Any]] | None = None
+) -> argparse.Namespace:
     """Parse the options of all benchmarks: ``root`` (absolute path, for models and images), ``quick`` and ``task``.
 
     :param parts: names of parts that can be measured alone, with ``only``.
+    :param more: further options, the arguments of ``add_argument`` by name.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path(".benchmarks") / name, help="folder for models and images")
     parser.add_argument("--quick", action="store_true", help="a small version that shows that everything works")
     parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)
     parser.add_argument("--only", choices=[*parts], help="measure one part anew" if parts else argparse.SUPPRESS)
+    for option, arguments in (more or {}).items():
+        parser.add_argument(option, **arguments)
     options = parser.parse_args()
     options.root = options.root.resolve()
     options.root.mkdir(parents=True, exist_ok=True)
