@@ -16,9 +16,12 @@ from conftest import TOY, small_dataset, small_plans, stock_network, write_check
 pytest.importorskip("nnunetv2")
 from ClassScaleSegLib.errors import LabelTableError, ModelError, OutputError, OutputExistsError  # noqa: E402
 from ClassScaleSegLib.labels.table import LabelTable  # noqa: E402
+from ClassScaleSegLib.models.eight_bits import in_eight_bits, in_full  # noqa: E402
 from ClassScaleSegLib.models.model import open_model  # noqa: E402
 from ClassScaleSegLib.models.packing import pack  # noqa: E402
+from ClassScaleSegLib.models.summary import summarize  # noqa: E402
 
+HEAD = TOY.with_name("head-mr-312.zip")
 MEMBERS = ["manifest.json", "README.md", "dataset.json", "labels.csv", "plans.json"]
 
 
@@ -70,9 +73,9 @@ def test_a_bundle_opens_to_the_very_same_model(bundle, tmp_path):
     assert same_model(one, open_model(folder, folds=(1,))) and one.folds == ("1",)
 
 
-def test_half_precision_halves_the_weights_and_rounds_them_to_float16(bundle, tmp_path):
+def test_sixteen_bits_halve_the_weights_and_round_them_to_float16(bundle, tmp_path):
     folder = next(tmp_path.glob("Dataset007_Small/*"))
-    half = pack(folder, tmp_path / "half.zip", half_precision=True)
+    half = pack(folder, tmp_path / "half.zip", bits=16)
     sizes = [len(members_of(file)["fold_0.safetensors"]) for file in (bundle, half)]
     assert sizes[1] < 0.6 * sizes[0]  # the rest is names
     for one, other in zip(open_model(bundle).backbones, open_model(half).backbones, strict=True):
@@ -81,11 +84,69 @@ def test_half_precision_halves_the_weights_and_rounds_them_to_float16(bundle, tm
     checkpoint = torch.load(folder / "fold_1" / "checkpoint_final.pth", weights_only=False)
     next(iter(checkpoint["network_weights"].values()))[:] = 70000
     torch.save(checkpoint, folder / "fold_1" / "checkpoint_final.pth")
-    with pytest.raises(
-        ModelError, match="fold_1.* has values beyond the largest float16 number, 65504: do not use --half-precision"
-    ):
-        pack(folder, tmp_path / "large.zip", half_precision=True)
+    with pytest.raises(ModelError, match="fold_1.* has values beyond the largest float16 number, 65504: use --bits 32"):
+        pack(folder, tmp_path / "large.zip", bits=16)
     assert not (tmp_path / "large.zip").exists()
+
+
+def test_eight_bits_take_a_quarter_and_keep_each_weight_to_a_254th_of_the_largest_of_its_row(bundle, tmp_path):
+    small = pack(next(tmp_path.glob("Dataset007_Small/*")), tmp_path / "small8.zip", bits=8)
+    sizes = [len(members_of(file)["fold_0.safetensors"]) for file in (bundle, small)]
+    assert sizes[1] < 0.45 * sizes[0]  # the rest is names, factors, biases and norms
+    exact, rounded = (open_model(file) for file in (bundle, small))
+    for one, other in zip(exact.backbones, rounded.backbones, strict=True):
+        for weight, near in zip(one.parameters(), other.parameters(), strict=True):
+            assert near.dtype == torch.float32
+            if weight.dim() < 2:
+                assert torch.equal(weight, near)
+            else:
+                allowed = weight.flatten(1).abs().amax(1) / 254 * 1.0001
+                off = (weight - near).flatten(1).abs().amax(1)
+                assert (off <= allowed).all() and off.max() > 0
+
+
+def test_only_a_bundle_with_weights_in_eight_bits_needs_a_newer_version(bundle, tmp_path):
+    small = pack(next(tmp_path.glob("Dataset007_Small/*")), tmp_path / "small8.zip", bits=8)
+    versions = [json.loads(members_of(file)["manifest.json"])["version"] for file in (bundle, small)]
+    assert versions == [1, 2]
+
+
+def test_summaries_count_the_parameters_of_eight_bits_without_their_factors(bundle, tmp_path):
+    small = pack(next(tmp_path.glob("Dataset007_Small/*")), tmp_path / "small8.zip", bits=8)
+    assert summarize(small).parameters == summarize(bundle).parameters > 0
+
+
+@pytest.mark.parametrize("fault", ["missing", "short", "half", "one axis", "not finite"])
+def test_factors_that_do_not_fit_are_refused_by_name(fault, bundle, tmp_path):
+    from safetensors.torch import load, save
+
+    contents = members_of(pack(next(tmp_path.glob("Dataset007_Small/*")), tmp_path / "small8.zip", bits=8))
+    weights = load(contents["fold_1.safetensors"])
+    name = next(key for key, value in weights.items() if value.dtype == torch.int8)
+    scale = weights.pop(f"{name}.int8_scale")
+    changed = {
+        "missing": {},
+        "short": {f"{name}.int8_scale": scale[:-1].clone()},
+        "half": {f"{name}.int8_scale": scale.half()},
+        "one axis": {name: weights[name].flatten(), f"{name}.int8_scale": scale},
+        "not finite": {f"{name}.int8_scale": torch.full_like(scale, torch.inf)},
+    }[fault]
+    file = rewrite(tmp_path / "bad.zip", contents | {"fold_1.safetensors": save(weights | changed)})
+    expected = "has values that are not finite" if fault == "not finite" else "is not one float32 factor for each row"
+    with pytest.raises(ModelError, match=f"fold_1.*{re.escape(name)}.*{expected}"):
+        open_model(file)
+
+
+def test_rows_of_zeros_and_of_the_smallest_numbers_stay_finite():
+    rows = torch.tensor([[0.0, 0.0], [1e-45, -1e-45], [1e-38, 3e-39], [3.4e38, -1.0]])
+    back = in_full(in_eight_bits({"weight": rows}))["weight"]
+    assert ((back - rows).abs() <= rows.abs().amax(1, keepdim=True) / 254 * 1.0001 + 127 * torch.finfo().tiny).all()
+
+
+@pytest.mark.parametrize("bits", [4, 0, "8"])
+def test_other_numbers_of_bits_are_refused(bits, tmp_path):
+    with pytest.raises(ValueError, match="bits is one of"):
+        pack(tmp_path / "no model", tmp_path / "small.zip", bits=bits)
 
 
 def test_a_bundle_holds_no_pickle_and_nothing_the_manifest_does_not_list(bundle):
@@ -148,11 +209,30 @@ def test_labels_that_do_not_fit_the_model_are_refused(write_model, tmp_path):
     assert not list(tmp_path.glob("*.zip"))
 
 
-def test_an_exported_zip_can_be_packed_and_a_bundle_cannot(bundle, tmp_path):
+def test_an_exported_zip_can_be_packed(bundle, tmp_path):
     archive = shutil.make_archive(str(tmp_path / "exported"), "zip", tmp_path, "Dataset007_Small")
     assert same_model(open_model(pack(archive, tmp_path / "y.zip")), open_model(bundle))
-    with pytest.raises(ModelError, match="is already a bundle"):
-        pack(bundle, tmp_path / "z.zip")
+
+
+@pytest.mark.parametrize("bits", [32, 16, 8])
+def test_a_bundle_packed_again_keeps_all_that_is_not_to_change(bits, bundle, tmp_path):
+    first = pack(next(tmp_path.glob("Dataset007_Small/*")), tmp_path / "1.zip", bits=bits, licence="MIT", notice="A")
+    again = pack(first, tmp_path / "2.zip")
+    assert members_of(again).keys() == members_of(first).keys()
+    for name, content in members_of(first).items():
+        if bits != 8 or name not in ("manifest.json", "fold_0.safetensors", "fold_1.safetensors"):  # rounded again
+            assert members_of(again)[name] == content
+    assert abs(again.stat().st_size - first.stat().st_size) < 100
+    other = open_model(pack(again, tmp_path / "3.zip", folds=(1,), notice="B", name="C"))
+    assert (other.folds, other.licence, other.notice, other.name) == (("1",), "MIT", "B", "C")
+    full = pack(again, tmp_path / "4.zip", bits=32)
+    assert same_model(open_model(full), open_model(again)) and full.stat().st_size >= again.stat().st_size
+
+
+def test_exchanged_sides_are_kept_when_a_bundle_is_packed_again(tmp_path):
+    swapping = pack(HEAD, tmp_path / "swapping.zip", swap_sides=True)
+    assert open_model(HEAD).side_swap is None and open_model(swapping).side_swap is not None
+    assert open_model(pack(swapping, tmp_path / "small.zip", bits=8)).side_swap is not None
 
 
 def test_an_existing_file_is_kept_and_a_failure_leaves_nothing(bundle, tmp_path, monkeypatch):
@@ -202,8 +282,8 @@ def test_regions_survive_packing(write_model, tmp_path):
 
 def test_a_newer_version_and_a_foreign_manifest_say_so(bundle):
     members = members_of(bundle)
-    with pytest.raises(ModelError, match="made by a newer ClassScaleSeg .bundle version 2, this one reads 1"):
-        open_model(rewrite(bundle, members, version=2))
+    with pytest.raises(ModelError, match="made by a newer ClassScaleSeg .bundle version 3, this one reads 2"):
+        open_model(rewrite(bundle, members, version=3))
     with pytest.raises(ModelError, match="does not belong to a ClassScaleSeg bundle"):
         open_model(rewrite(bundle, members, format="other"))
     with pytest.raises(ModelError, match="has no version"):

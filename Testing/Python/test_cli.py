@@ -286,9 +286,10 @@ def test_pack_makes_a_bundle_that_segments_alike(model, ct, tmp_path):
     a, b = (sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / n))) for n in ("a.nrrd", "b.nrrd"))
     assert np.array_equal(a, b)
     assert run("pack", model, "-o", bundle) == ExitCode.OUTPUT
-    half = tmp_path / "half.zip"
-    assert run("pack", model, "-o", half, "--half-precision") == ExitCode.OK
-    assert half.stat().st_size < bundle.stat().st_size
+    half, quarter = tmp_path / "half.zip", tmp_path / "quarter.zip"
+    assert run("pack", model, "-o", half, "--bits", 16) == ExitCode.OK
+    assert run("pack", model, "-o", quarter, "--bits", 8) == ExitCode.OK
+    assert quarter.stat().st_size < half.stat().st_size < bundle.stat().st_size
 
 
 def test_a_demo_that_is_not_there_is_refused_by_name(tmp_path, capsys):

@@ -4,8 +4,8 @@
 
 The card states what ``evaluate_brain_model.py`` measured (``--evaluation``) for each structure, and what
 ``Testing/Benchmarks/miccai2012.py embedded`` measured on real heads (``--real-heads``). The bundle holds weights in
-half precision, so both must be measured with such weights (``classscaleseg pack --half-precision``). The licence of the
-atlas demands that its conditions accompany everything derived from it, so the card ends with them.
+8 bits, so both must be measured with such weights (``classscaleseg pack --bits 8``). The licence of the atlas demands
+that its conditions accompany everything derived from it, so the card ends with them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _pack(options: argparse.Namespace) -> str:
     licence = conditions(options.atlas_licence)
     text = card(tables, evaluation, evaluated, options.hardware, licence, options.remark, real)
     about: dict[str, Any] = {"name": NAME, "licence": LICENCE, "modality": "MR", "orientation": "LPS", "notice": NOTICE}
-    about |= {"labels": label_table(tables), "half_precision": True}
+    about |= {"labels": label_table(tables), "bits": 8}
     return pack_with_card(options, options.output, text, **about)
 
 
@@ -132,7 +132,7 @@ def card(
         "Individuals 11 to 14 were used for validation only.",
         "",
         f"Training: {log[-1]['step']} steps, {log[-1]['seconds'] / 60:.0f} minutes on {hardware}, by "
-        f"`training/recipes/head-mr-312.sh`.{' ' * bool(remark)}{remark} The weights are stored in half precision. "
+        f"`training/recipes/head-mr-312.sh`.{' ' * bool(remark)}{remark} The weights are stored in 8 bits. "
         "The tables of Dice below are of these weights. Course of the training:",
         "",
         "| step | loss | minutes | Dice of all structures, in the centre of 4 unseen heads |",

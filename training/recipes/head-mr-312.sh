@@ -14,7 +14,7 @@ maps="$WORK/label_maps.npz"
 [ -f "$maps" ] || "$PYTHON" training/embedded_models/prepare_brain_data.py --atlas "$ATLAS" --individuals "$INDIVIDUALS" --output "$maps"
 "$PYTHON" -m classscale_training.loop --preset "$PRESET" --data "brain:$maps" --folder "$WORK/run" "$@"
 [ -f "$WORK/run/fold_0/checkpoint_final.pth" ] || exit 0 # stopped by --minutes: run it again
-"$PYTHON" -m ClassScaleSegLib pack "$WORK/run" -o "$WORK/rounded.zip" --half-precision --overwrite
+"$PYTHON" -m ClassScaleSegLib pack "$WORK/run" -o "$WORK/rounded.zip" --bits 8 --overwrite
 "$PYTHON" training/embedded_models/evaluate_brain_model.py "$WORK/rounded.zip" --label-maps "$maps" --output "$WORK/evaluation.json"
 "$PYTHON" training/embedded_models/pack_brain_model.py --folder "$WORK/run" --evaluation "$WORK/evaluation.json" \
     --hardware "$HARDWARE" --atlas-licence "$ATLAS/3DSlicer_License.txt"

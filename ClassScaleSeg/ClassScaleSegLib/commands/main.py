@@ -17,7 +17,7 @@ from ..errors import ModelError
 from ..images.dicom.headers import modality_of
 from ..images.reading import refuse_missing
 from ..models.model import open_model
-from ..models.packing import pack
+from ..models.packing import BITS, pack
 from ..models.summary import summarize
 from ..process.allocator import return_memory_at_once
 from ..process.ending import run_command
@@ -171,7 +171,8 @@ def _parser() -> Parser:
     bundle.add_argument("--modality", help="modality of the images, such as CT or MR")
     bundle.add_argument("--orientation", help="anatomical orientation to which images are turned first, such as RAS")
     bundle.add_argument("--notice", help="a sentence that is shown to users")
-    bundle.add_argument("--half-precision", action="store_true", help="store weights as float16, which halves the size")
+    text = "bits of a stored weight: 32 (default), 16 for half the size, or 8 for a quarter"
+    bundle.add_argument("--bits", type=int, choices=BITS, help=text)
     text = "with mirroring, also segment the mirror image of the patient, with left and right exchanged: twice the time"
     bundle.add_argument("--swap-sides", action="store_true", help=text)
     bundle.add_argument("--overwrite", action="store_true", help="replace the file if it exists")

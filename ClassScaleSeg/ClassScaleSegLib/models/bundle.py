@@ -5,7 +5,7 @@
 | ``manifest.json`` | ``format``, ``version``, facts about the model, size and SHA-256 of every other member |
 | ``plans.json``, ``dataset.json`` | as nnU-Net wrote them; if the trainer built another network, plans name that one |
 | ``labels.csv`` | the label table, a colour table of 3D Slicer with terminology codes |
-| ``fold_K.safetensors`` | tensors that inference uses, by nnU-Net's names; float32, or float16 for half the size |
+| ``fold_K.safetensors`` | tensors that inference uses, by nnU-Net's names: float32, float16, or :mod:`.eight_bits` |
 | ``README.md`` | the model card |
 
 The bytes depend on the content alone (stored uncompressed, in a fixed order, without dates), so packing twice gives the
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import LabelTableError, ModelError, named
 from ..labels.csv import parse_labels
 from ..labels.table import LabelTable
+from .eight_bits import SCALE, in_full
 from .files import MAX_JSON, Files, parse_json, read_json
 from .json_checks import is_sha256, is_text
 from .preprocessing import is_orientation
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     Weights = tuple[tuple[str, dict[str, torch.Tensor]], ...]
 
-FORMAT, VERSION = "classscaleseg-bundle", 1
+FORMAT, VERSION = "classscaleseg-bundle", 2  # a bundle has the lowest version that reads it: 2 with weights in 8 bits
 TEXTS = ("plans.json", "dataset.json", "labels.csv", "README.md")
 FOLD = r"fold_(\d{1,4}|all)\.safetensors"
 STATISTICS = ("running_mean", "running_var")  # of batch normalization: stored with the weights, but not parameters
@@ -161,6 +162,21 @@ def stored_parameters(files: Files, fold: str) -> int:
 
     :raises ModelError: if they are not in a safetensors file.
     """
+    described = _stored_tensors(files, fold)
+    return sum(math.prod(shape) for name, (_, shape) in described.items() if not name.endswith((*STATISTICS, SCALE)))
+
+
+def stored_bits(files: Files, fold: str) -> int:
+    """Return the bits of a stored weight, 32, 16 or 8, from the header of the weights of a fold.
+
+    :raises ModelError: if they are not in a safetensors file.
+    """
+    kinds = {kind for kind, shape in _stored_tensors(files, fold).values() if len(shape) > 1}
+    return 8 if "I8" in kinds else 16 if kinds == {"F16"} else 32
+
+
+def _stored_tensors(files: Files, fold: str) -> dict[str, tuple[str, list[int]]]:
+    """Return type and shape of each tensor of a fold."""
     name = f"fold_{fold}.safetensors"
     with named(files.where(name)):
         length = files.start(name, 8)
@@ -168,21 +184,21 @@ def stored_parameters(files: Files, fold: str) -> int:
         if not 0 < size <= MAX_JSON:
             raise ModelError(f"It is not a safetensors file (its header would have {size} bytes).")
         header = parse_json(files.start(name, 8 + size)[8:])
-        count = 0
+        described = {}
         for tensor, entry in header.items():
-            if tensor == "__metadata__" or tensor.endswith(STATISTICS):
+            if tensor == "__metadata__":
                 continue
             shape = entry.get("shape") if isinstance(entry, dict) else None
             if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
                 raise ModelError(f"It is not a safetensors file ({tensor[:80]!r} has no shape).")
-            count += math.prod(shape)
-        return count
+            described[tensor] = (str(entry.get("dtype")), shape)
+        return described
 
 
 def read_tensors(content: bytes) -> dict[str, torch.Tensor]:
-    """Return the tensors in the bytes of a safetensors file, by name.
+    """Return the tensors in the bytes of a safetensors file, by name, those in 8 bits as float32.
 
-    :raises ModelError: if the bytes are not a safetensors file.
+    :raises ModelError: if the bytes are not a safetensors file, or the factors of a tensor in 8 bits are missing.
     """
     if int.from_bytes(content[:8], "little") > MAX_HEADER:
         raise ModelError(f"It is not a safetensors file of a network: its header has more than {MAX_HEADER} bytes.")
@@ -190,9 +206,10 @@ def read_tensors(content: bytes) -> dict[str, torch.Tensor]:
     from safetensors.torch import load
 
     try:
-        return load(content)
+        stored = load(content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"It is not a safetensors file ({error}).") from error
+    return in_full(stored)
 
 
 def read_table(content: bytes, values: tuple[int, ...]) -> LabelTable:

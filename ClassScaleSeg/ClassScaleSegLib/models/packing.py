@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ModelError, OutputError, named, reason
 from ..files import refuse_existing, refuse_replacing, replacing
 from ..labels.table import LabelTable
-from .bundle import DESCRIPTION, FORMAT, VERSION, check_manifest, complete_table, is_bundle
+from .bundle import DESCRIPTION, FORMAT, VERSION, check_manifest, complete_table, is_bundle, stored_bits
+from .eight_bits import in_eight_bits
 from .files import open_source
 from .model import ModelParts, read_parts
 
 if TYPE_CHECKING:
     import torch
+
+BITS = (32, 16, 8)  # bits of a stored weight
 
 
 def pack(
@@ -34,13 +37,14 @@ def pack(
     modality: str | None = None,
     orientation: str | None = None,
     notice: str | None = None,
-    half_precision: bool = False,
+    bits: int | None = None,
     swap_sides: bool = False,
     overwrite: bool = False,
 ) -> Path:
-    """Make a bundle from an nnU-Net v2 model folder or exported zip.
+    """Make a bundle from an nnU-Net v2 model folder or exported zip, or another bundle from a bundle.
 
-    :param source: the model folder, or a folder or zip that contains it.
+    :param source: the model folder, or a folder or zip that contains it; or a bundle, of which everything is kept that
+        the other parameters do not change.
     :param output: the bundle, ``.zip``.
     :param folds: such as ``(0, 1)`` or ``("all",)``. If not given, all numbered folds, or else ``fold_all``.
     :param checkpoint: ``final`` or ``best``.
@@ -54,14 +58,17 @@ def pack(
     :param orientation: anatomical orientation to which images are turned first, such as ``RAS``; found from the name of
         the dataset and the image reader of the plans if not given.
     :param notice: text that users must see.
-    :param half_precision: store the weights as float16. This halves the size; weights above 6e-5 keep three digits, and
-        smaller ones have an error below 3e-8.
+    :param bits: 32 stores the weights as float32. 16 stores them as float16, for half the size: weights above 6e-5 keep
+        three digits, and smaller ones have an error below 3e-8. 8 stores them in 8 bits, for a quarter of the size
+        (:mod:`.eight_bits`); measure what that costs. The network computes as with float32 in every case. If not given,
+        32, or the bits of the bundle.
     :param swap_sides: if mirroring is on, also run the network on the mirror image of the patient, with left and right
         classes exchanged. This takes twice as long, and may help where left and right look alike, as in the brain. The
         names or codes of the label table say which classes are left and right.
     :param overwrite: replace an existing file.
     :returns: ``output``.
     :raises ModelError: if the model cannot be used, its weights do not fit float16, or its sides cannot be exchanged.
+    :raises ValueError: if ``bits`` is none of these.
     :raises LabelTableError: if ``labels`` cannot be used.
     :raises OutputExistsError: if ``output`` exists and ``overwrite`` is false.
     :raises OutputError: if ``output`` cannot be written.
@@ -83,15 +90,17 @@ def pack(
     ...     open_model(bundle).licence
     'CC0-1.0'
     """
+    if bits not in (None, *BITS):
+        raise ValueError(f"bits is one of {BITS}, not {bits!r}")
     output = Path(output)
     if output.suffix.lower() != ".zip":
         raise OutputError(f"{output} must end in .zip: a bundle is a zip.")
     refuse_existing(output, overwrite)
     refuse_replacing(output, [Path(source)])
     with open_source(source, configuration) as files:
-        if is_bundle(files):
-            raise ModelError(f"{source} is already a bundle.")
         parts = read_parts(files, folds, checkpoint, configuration)
+        if bits is None:
+            bits = stored_bits(files, parts.summary.folds[0]) if is_bundle(files) else 32
     summary = parts.summary
     if labels is not None:
         table = labels if isinstance(labels, LabelTable) else LabelTable.from_file(labels)
@@ -99,12 +108,13 @@ def pack(
             summary = replace(summary, table=complete_table(table, summary.values))
     given = dict(name=name, licence=licence, modality=modality, orientation=orientation, notice=notice)
     stated: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    parts = replace(parts, summary=replace(summary, swap_sides=swap_sides, **stated))
-    if swap_sides:
+    summary = replace(summary, swap_sides=swap_sides or summary.swap_sides, **stated)
+    parts = replace(parts, summary=summary)
+    if summary.swap_sides:
         with named(str(source)):
             parts.side_swap()
-    text = model_card(parts) if card is None else _read_card(Path(card))
-    members = _members(parts, text, half_precision)
+    text = (summary.card or model_card(parts)) if card is None else _read_card(Path(card))
+    members = _members(parts, text, bits)
     with replacing(output, overwrite) as temporary:
         write_members(temporary, members)
     return output
@@ -139,7 +149,7 @@ def _read_card(path: Path) -> str:
         ) from error
 
 
-def _members(parts: ModelParts, card: str, half_precision: bool) -> dict[str, bytes]:
+def _members(parts: ModelParts, card: str, bits: int) -> dict[str, bytes]:
     """Return the content of every member, the manifest first. Only the weights that the network needs are included."""
     from safetensors.torch import save
 
@@ -155,12 +165,14 @@ def _members(parts: ModelParts, card: str, half_precision: bool) -> dict[str, by
     for fold, (where, weights) in zip(summary.folds, parts.weights, strict=True):
         with named(where):
             tensors = fit_weights(parts.network, weights)
-            if half_precision:
+            if bits == 8:
+                tensors = in_eight_bits(tensors)
+            elif bits == 16:
                 tensors = {name: _half(tensor, name) for name, tensor in tensors.items()}
         members[f"fold_{fold}.safetensors"] = save(tensors)
     manifest = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION if bits == 8 else 1,
         "name": summary.name,
         "configuration": summary.configuration_name,
         "folds": list(summary.folds),
@@ -180,7 +192,7 @@ def _members(parts: ModelParts, card: str, half_precision: bool) -> dict[str, by
 def _half(tensor: torch.Tensor, name: str) -> torch.Tensor:
     half = tensor.half()
     if not half.isfinite().all():
-        raise ModelError(f"{name} has values beyond the largest float16 number, 65504: do not use --half-precision.")
+        raise ModelError(f"{name} has values beyond the largest float16 number, 65504: use --bits 32.")
     return half
 
 

@@ -280,8 +280,8 @@
         <translation>Aus</translation>
     </message>
     <message>
-        <source>On the CPU, let the network compute with less precision. Several times faster on processors with AMX, and slightly less exact. Without effect on a graphics card.</source>
-        <translation>Auf der CPU rechnet das Netz mit geringerer Genauigkeit. Auf Prozessoren mit AMX mehrmals so schnell und etwas weniger genau. Ohne Wirkung auf einer Grafikkarte.</translation>
+        <source>On the CPU, let the network compute with less precision. About twice as fast on processors with AMX, and slightly less exact. Without effect on a graphics card.</source>
+        <translation>Auf der CPU rechnet das Netz mit geringerer Genauigkeit. Auf Prozessoren mit AMX etwa doppelt so schnell und etwas weniger genau. Ohne Wirkung auf einer Grafikkarte.</translation>
     </message>
     <message>
         <source>Outputs</source>
@@ -1765,6 +1765,10 @@
     <message>
         <source>because the result cannot be written</source>
         <translation>weil das Ergebnis nicht geschrieben werden kann</translation>
+    </message>
+    <message>
+        <source>bits is one of {bits}, not {bits2}</source>
+        <translation>bits ist eines von {bits}, nicht {bits2}</translation>
     </message>
     <message>
         <source>blocks_down {levels} must have 2 to {max_levels} levels.</source>
@@ -3579,6 +3583,10 @@
         <translation>{name} hat die Klassen {classes} nicht, die {name2} sagen, wo zu suchen ist. Nennen Sie andere (--locate-with, --locate-classes), oder lassen Sie es das ganze Bild sehen (--locate-with none).</translation>
     </message>
     <message>
+        <source>{name} has 8 bits, but {name2}{scale} is not one float32 factor for each row of it.</source>
+        <translation>{name} hat 8 Bit, aber {name2}{scale} ist nicht ein float32-Faktor für jede seiner Zeilen.</translation>
+    </message>
+    <message>
         <source>{name} has found none of {missing}, so the result is empty.</source>
         <translation>{name} hat nichts von {missing} gefunden, daher ist das Ergebnis leer.</translation>
     </message>
@@ -3627,8 +3635,8 @@
         <translation>{name} hat die Form {shape}; die Schicht verlangt {name2}.</translation>
     </message>
     <message>
-        <source>{name} has values beyond the largest float16 number, 65504: do not use --half-precision.</source>
-        <translation>{name} hat Werte über der größten float16-Zahl, 65504: Verwenden Sie --half-precision nicht.</translation>
+        <source>{name} has values beyond the largest float16 number, 65504: use --bits 32.</source>
+        <translation>{name} hat Werte über der größten float16-Zahl, 65504: Verwenden Sie --bits 32.</translation>
     </message>
     <message>
         <source>{name} has values that are not finite: the training of this model failed.</source>
@@ -3933,10 +3941,6 @@
     <message>
         <source>{source} does not exist: give a model folder, an exported zip or a bundle.</source>
         <translation>{source} existiert nicht: Geben Sie einen Modellordner, eine exportierte Zip-Datei oder ein Paket an.</translation>
-    </message>
-    <message>
-        <source>{source} is already a bundle.</source>
-        <translation>{source} ist schon ein Paket.</translation>
     </message>
     <message>
         <source>{source} is neither a file nor a folder: give a model folder, an exported zip or a bundle.</source>
