@@ -1,0 +1,249 @@
+"""``classscaleseg-train finetune``: five commands as one, which goes on where it stopped and loses nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytest.importorskip("nnunetv2")
+import collect_cases  # noqa: E402
+from classscale_training import commands  # noqa: E402
+from classscale_training.nnunet import finetune_command  # noqa: E402
+from ClassScaleSegLib.models.summary import summarize  # noqa: E402
+from ClassScaleSegLib.process.exit_codes import ExitCode  # noqa: E402
+from collect_cases import Training  # noqa: E402
+from tiny_nnunet import SHIM  # noqa: E402
+
+NAMES = {1: "cell 1", 2: "cell 2"}
+
+
+class Steps:
+    """Stands in for the commands: collects really, and lets the others leave the files that matter."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.failing = ""
+
+    def __call__(self, arguments, variables, log, shown):
+        self.calls.append(arguments)
+        name, preprocessed = arguments[0], Path(variables["nnUNet_preprocessed"])
+        if name == self.failing:
+            return ExitCode.MODEL
+        if name == "collect":
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("nnUNet_raw", variables["nnUNet_raw"])
+                collect_cases.main(*arguments[1:])
+        elif name == "plan":
+            folder = preprocessed / "Dataset001_mine"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "ClassScalePlans.json").write_text("{}")
+        elif name == "train":
+            trained = f"{arguments[arguments.index('-tr') + 1]}__ClassScalePlans__3d_fullres/fold_all"
+            fold = Path(variables["nnUNet_results"], "Dataset001_mine", trained)
+            (fold / "validation").mkdir(parents=True)
+            (fold / "checkpoint_final.pth").write_text(str(len(self.calls)))
+            (fold / "validation" / "summary.json").write_text("{}")
+        elif name == "export":
+            Path(arguments[arguments.index("-o") + 1]).write_bytes(b"bundle")
+        return 0
+
+    @property
+    def names(self) -> list[str]:
+        names, self.calls = [call[0] for call in self.calls], []
+        return names
+
+
+@pytest.fixture
+def steps(monkeypatch) -> Steps:
+    steps = Steps()
+    monkeypatch.setattr(finetune_command, "_run", steps)
+    return steps
+
+
+@pytest.fixture
+def corrected(tmp_path) -> Training:
+    training = Training(tmp_path)
+    training.case("a", NAMES)
+    return training
+
+
+def finetune(training, *words, output="mine.zip", model="toy-120"):
+    output = training.folder.parent / output
+    return commands.main(["finetune", str(training.folder), "-m", model, "-o", str(output), *map(str, words)])
+
+
+ALL = ["collect", "plan", "preprocess", "train", "export"]
+
+
+def test_one_command_collects_plans_preprocesses_trains_and_exports(steps, corrected, capsys):
+    assert finetune(corrected, "--epochs", 5, "--licence", "CC0-1.0", "-device", "cpu") == 0
+    calls = {call[0]: call for call in steps.calls}
+    assert steps.names == ALL
+    assert calls["plan"][1:] == ["-d", "1", "--like", "toy-120", "-npfp", "2"]
+    assert calls["preprocess"][1:] == ["-d", "1", "-c", "3d_fullres", "-np", "2"]
+    # the model never saw mirrored images, and the labels alone do not tell left from right
+    trained = ["1", "3d_fullres", "all", "-tr", "ClassScaleTrainer_5epochs_NoMirroring", "-device", "cpu"]
+    assert calls["train"][1:] == [*trained, "--c", "-pretrained_weights", "toy-120"]
+    assert calls["export"][-2:] == ["--licence", "CC0-1.0"] and "--overwrite" not in calls["export"]
+    said = capsys.readouterr().out
+    assert "[1/5] collect" in said and said.splitlines()[-1].startswith("Next: classscaleseg segment IMAGE -m ")
+
+
+def test_channels_are_those_of_the_model_unless_given(steps, corrected):
+    assert finetune(corrected, "-device", "cpu") == 0
+    (call,) = [call for call in steps.calls if call[0] == "collect"]
+    assert call[call.index("--channels") + 1 :] == list(summarize_toy().channel_names)
+    assert finetune(corrected, "-device", "cpu", "--channels", "T1", output="other.zip") == 0
+    (call,) = [call for call in steps.calls[5:] if call[0] == "collect"]
+    assert call[call.index("--channels") + 1 :] == ["T1"]
+
+
+def summarize_toy():
+    from ClassScaleSegLib.resources import resource
+
+    return summarize(resource("Models", "toy-120.zip"))
+
+
+def test_what_is_done_is_not_done_again(steps, corrected):
+    assert finetune(corrected) == 0 and steps.names == ALL
+    assert finetune(corrected) == ExitCode.OUTPUT and steps.names == []
+    assert finetune(corrected, "--overwrite") == 0 and steps.names == ["collect", "export"]
+
+
+@pytest.mark.parametrize("step", ALL)
+def test_it_goes_on_at_the_step_that_failed(step, steps, corrected, capsys):
+    steps.failing = step
+    assert finetune(corrected) == ExitCode.MODEL
+    assert steps.names == ALL[: ALL.index(step) + 1]
+    assert f"The step {step} has failed" in (said := capsys.readouterr().err) and "run the same command again" in said
+    assert not (corrected.folder.parent / "mine.zip").exists()
+    steps.failing = ""
+    assert finetune(corrected) == 0
+    again = ALL[1:] if step in ("collect", "plan", "preprocess") else ALL[ALL.index(step) :]
+    assert steps.names == ["collect", *again]
+
+
+def test_another_case_begins_a_training_of_its_own_and_keeps_the_first(steps, corrected):
+    assert finetune(corrected) == 0 and steps.names == ALL
+    corrected.case("b", NAMES)
+    assert finetune(corrected, "--overwrite") == 0 and steps.names == ALL
+    results = corrected.folder.parent / "mine.training" / "results"
+    assert len(list(results.glob("*/*/*/fold_all/checkpoint_final.pth"))) == 2
+    assert finetune(corrected, "--overwrite") == 0 and steps.names == ["collect", "export"]
+
+
+def test_a_case_that_is_taken_away_is_no_longer_trained_on(steps, corrected):
+    corrected.case("b", NAMES)
+    assert finetune(corrected) == 0 and steps.names == ALL
+    for file in (*corrected.images.glob("b*"), *corrected.segmentations.glob("b*")):
+        file.unlink()
+    assert finetune(corrected, "--overwrite") == 0 and steps.names == ALL
+    raw = corrected.folder.parent / "mine.training" / "raw" / "Dataset001_mine"
+    assert [file.name for file in (raw / "labelsTr").iterdir()] == ["a.nii.gz"]
+    assert json.loads((raw / "dataset.json").read_text())["numTraining"] == 1
+
+
+def test_another_model_to_begin_with_is_another_training(steps, corrected, write_model):
+    assert finetune(corrected) == 0 and steps.names == ALL
+    model = write_model()
+    assert finetune(corrected, "--overwrite", model=str(model)) == 0 and steps.names == ALL
+
+
+def test_sides_are_not_mirrored_though_the_model_was(steps, tmp_path, write_model):
+    training = Training(tmp_path / "sides")
+    training.case("a", {1: "left kidney", 2: "right kidney"})
+    plain = Training(tmp_path / "plain")
+    plain.case("a", {1: "spleen", 2: "liver"})
+    model = str(write_model())
+    for each, ending in ((training, "_100epochs_NoMirroring"), (plain, "_100epochs")):
+        steps.calls.clear()
+        assert finetune(each, model=model) == 0
+        (call,) = [call for call in steps.calls if call[0] == "train"]
+        assert call[call.index("-tr") + 1] == f"ClassScaleTrainer{ending}"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["--epochs", "3"], ExitCode.FAULT, "There is no trainer with 3 epochs. Choose 1, 5, 10, 20"),
+        (["--fold", "x"], ExitCode.FAULT, "x is not a fold"),
+        (["-m", "nothing"], ExitCode.MODEL, "nothing"),
+        (["-o", "mine.pth"], ExitCode.OUTPUT, "must end in .zip"),
+        (["-i", "images"], ExitCode.FAULT, "Give a training folder, or both"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_done(words, code, sentence, steps, corrected, capsys):
+    assert finetune(corrected, *words) == code
+    assert sentence in capsys.readouterr().err and steps.names == []
+
+
+def test_the_model_is_not_replaced_by_its_own_training(steps, corrected, tmp_path, capsys):
+    import shutil
+
+    from ClassScaleSegLib.resources import resource
+
+    own = shutil.copy(resource("Models", "toy-120.zip"), tmp_path / "mine.zip")
+    before = Path(own).read_bytes()
+    assert finetune(corrected, "--overwrite", model=str(own)) == ExitCode.OUTPUT
+    assert Path(own).read_bytes() == before and steps.names == []
+
+
+def test_only_what_matters_is_shown_and_all_is_in_the_log(tmp_path, capfd, monkeypatch):
+    printed = "noise\\n2026-11-30 07:26:41.393099: Epoch 3\\n2026-11-30 07:26:41.393099: Pseudo dice [1]\\nNext: x"
+    monkeypatch.setattr(finetune_command, "_CHILD", f"print('{printed}')")
+    code = finetune_command._run([], {}, tmp_path / "train.txt", finetune_command._STEPS["train"])
+    assert code == 0 and capfd.readouterr().out == "Epoch 3\n"
+    assert (tmp_path / "train.txt").read_text().splitlines()[0] == "noise"
+
+
+SLEEPER = "import os, time; open({file!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+PARENT = """
+import re
+from pathlib import Path
+from ClassScaleSegLib.process.ending import run_command
+from ClassScaleSegLib.process.fault_log import FaultLog
+from classscale_training.nnunet import finetune_command as f
+f._CHILD = "from classscale_training.processes.parent import end_with_parent; end_with_parent(); " + {sleeper!r}
+run_command(lambda: f._run([], {{}}, Path({log!r}), re.compile("")), print, FaultLog("x", []), "Cancelled.")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has neither of these signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_step_ends_with_the_command(number, tmp_path):
+    file = tmp_path / "pid"
+    program = PARENT.format(sleeper=SLEEPER.format(file=str(file)), log=str(tmp_path / "log.txt"))
+    with subprocess.Popen([sys.executable, "-c", program]) as parent:
+        end = time.monotonic() + 60
+        while not (file.exists() and file.read_text()) and time.monotonic() < end:
+            time.sleep(0.1)
+        child = psutil.Process(int(file.read_text()))
+        parent.send_signal(number)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.wait(20)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_whole_way_with_nnunet(tmp_path, write_model, monkeypatch, capfd):
+    (tmp_path / "shim").mkdir()
+    (tmp_path / "shim" / "shim.py").write_text(SHIM.format(epochs=1))
+    settings = {"nnUNet_extTrainer": str(tmp_path / "shim"), "nnUNet_compile": "f", "nnUNet_n_proc_DA": "0"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    training = Training(tmp_path)
+    training.case("a", {1: "organ 1", 2: "something new"})
+    words = ["--trainer", "ClassScaleTrainer_test", "-device", "cpu", "--workers", "1"]
+    assert finetune(training, *words, model=str(write_model())) == 0
+    said = capfd.readouterr().out
+    assert "The network begins with the weights of 1 of its 2 classes" in said and "Epoch 0" in said
+    made = summarize(tmp_path / "mine.zip")
+    assert made.table.names == {0: "background", 1: "organ 1", 2: "something new"} and made.name == "mine"
