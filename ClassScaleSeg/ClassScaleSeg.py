@@ -146,11 +146,12 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel.follow(None)
 
     def onSceneEndChange(self, caller: "vtkMRMLScene", event: str) -> None:
-        """Show the parameters of the changed scene, if the module is open."""
+        """Show the parameters of the changed scene, if the module is open. A correction that came with it goes on."""
         self.panel.channels.forget()
         if self.parent.isEntered:
-            self.panel.open()
+            self.panel.open(loaded=True)
             self.panel.channels.look_again()  # its lists may learn of the new volumes only after this
+        self.panel.results.correcting.go_on_soon()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAboutToBeRemoved(self, caller: "vtkMRMLScene", event: str, node: "vtkMRMLNode") -> None:
@@ -399,27 +400,28 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
             logic.finishCorrection()
 
         The structure is edited in a node of its own, whose second segment stands for all other structures. The
-        segmentation itself changes at the end, which comes also when the user opens this module.
+        segmentation itself changes at the end, which comes also when the user opens this module. Of a sequence, the
+        frame that is shown is corrected.
 
         :param segmentationNode: the node with the structure.
         :param segmentID: id of its segment, such as "Segment_17".
         :param volume: that is shown; by default that of the segmentation.
         :returns: the node that is edited.
         :raises ClassScaleSegLib.ImageError: if there is no such segment, the segmentation does not consist of label
-            maps or is part of a sequence, or another correction is not finished. The scene is not changed.
+            maps, or another correction is not finished. The scene is not changed.
         """
         from ClassScaleSegLib.scene.correction import begin_correction, edit
+        from ClassScaleSegLib.scene.source_volumes import first_volume
 
         node = begin_correction(segmentationNode, segmentID)
-        drawn_on = segmentationNode.GetNodeReference(segmentationNode.GetReferenceImageGeometryReferenceRole())
-        edit(node, volume or drawn_on)
+        edit(node, volume or first_volume(segmentationNode))
         return node
 
     def finishCorrection(self, discard: bool = False) -> "Corrected | None":
         """Take what was painted over into the structure that `correct` has named, and remove the node of its own.
 
         :param discard: leave the structure as it was instead.
-        :returns: what has changed, in mL; ``None`` if nothing is being corrected, or it was discarded.
+        :returns: what has changed; ``None`` if nothing is being corrected, or it was discarded.
         :raises ClassScaleSegLib.ImageError: if the structure is not there any more. What was painted stays as a
             segmentation.
         """

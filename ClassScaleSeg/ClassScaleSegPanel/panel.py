@@ -132,11 +132,18 @@ class Panel:
 
     # --- the module and its scene
 
-    def open(self) -> None:
-        """Show the parameter node of the scene, and select the first volume if none is selected."""
+    def open(self, loaded: bool = False) -> None:
+        """Show the parameter node of the scene, and select the first volume if none is selected.
+
+        :param loaded: the module is open already, and the scene has changed: a correction that came with it goes on.
+            Otherwise what was corrected meanwhile is taken over.
+        """
         self.server_dialog.read()
         self.follow(self.logic.getParameterNode())
-        self.results.take_over()
+        if loaded:
+            self.results.follow()
+        else:
+            self.results.take_over()
         self.comparing.render()
         self.select_volume()
 

@@ -9,11 +9,13 @@ from ClassScaleSegLib.images.dicom.seg import UsedModel
 from ClassScaleSegLib.scene import correction
 from ClassScaleSegLib.scene.correction import STRUCTURE, correction_in
 from ClassScaleSegLib.scene.dicom import remember_origin
-from ClassScaleSegLib.scene.segment_editor import are_others_locked, editor_node
+from ClassScaleSegLib.scene.segment_editor import Change, are_others_locked, change_segment, editor_node
+from ClassScaleSegLib.scene.segmentation_node import shared_image
 from ClassScaleSegLib.scene.segmentation_reader import open_structures
 from painting import EVERYWHERE, paint
-from slicer_application import add_volume, application, slicer
+from slicer_application import add_volume, application, import_scene, saved_scene, slicer
 from test_correction import LIVER, SPLEEN, STRIP, voxels
+from test_correction_meanwhile import frames, go_to  # noqa: F401
 from test_module_compare import SHAPE, labels, panel, scene, segmentation, select, shown, told  # noqa: F401
 from test_module_training import choose, read
 
@@ -124,6 +126,85 @@ def test_a_correction_that_is_removed_or_closed_leaves_nothing(scene, panel, fou
     assert bar.widget.isHidden() and panel.state.node is None
     slicer.util.selectModule("ClassScaleSeg")
     assert panel.results.text == "No structures to show."
+
+
+@pytest.mark.parametrize("in_panel", [True, False])
+def test_a_correction_that_was_saved_goes_on_when_the_scene_is_loaded(scene, panel, found, in_panel):
+    """Loading takes nothing over, so it can still be discarded."""
+    bar = correct(panel, "liver")
+    bar.lock_box.click()
+    paint(STRIP)
+    held = {node.GetName(): node.GetSegmentation() for node in (found[0], correction_in(scene))}
+    text = saved_scene()
+    if in_panel:
+        slicer.util.selectModule("ClassScaleSeg")
+    scene.Clear()
+    assert bar.widget.isHidden()
+    import_scene(text)
+    for name, inside in held.items():  # the files are not part of the text
+        scene.GetFirstNodeByName(name).SetAndObserveSegmentation(inside)
+    before = voxels(scene.GetFirstNodeByName("Result")).copy()
+    application.processEvents()
+    editor = editor_node(scene)
+    assert slicer.modules.segmenteditor.widgetRepresentation().isEntered and panel.state.parameters is None
+    assert editor.GetSegmentationNode() is correction_in(scene) and not are_others_locked(editor)
+    assert not bar.widget.isHidden() and bar.text == "You are correcting liver in Result." and not bar.lock_box.checked
+    assert (voxels(scene.GetFirstNodeByName("Result")) == before).all()
+    paint((slice(0, 1), slice(None), slice(None)))
+    bar.back_button.click()
+    assert (voxels(scene.GetFirstNodeByName("Result"))[0] == 1).all() and bar.widget.isHidden()
+    assert panel.results.text.startswith("liver is corrected")
+
+
+def test_a_name_that_the_user_gives_in_the_segment_editor_is_told(panel, found):
+    bar = correct(panel, "liver")
+    painted = editor_node(slicer.mrmlScene).GetSegmentationNode().GetSegmentation().GetSegment(STRUCTURE)
+    painted.SetName("heart")
+    bar.back_button.click()
+    assert panel.results.text == "liver is called heart now."
+    assert [row[0] for row in shown(panel.results.table)] == ["heart", "spleen", "kidney_left"]
+    bar = correct(panel, "heart")
+    editor_node(slicer.mrmlScene).GetSegmentationNode().GetSegmentation().GetSegment(STRUCTURE).SetColor(0, 0, 1)
+    paint(STRIP)
+    assert bar.text == "You are correcting heart in Result."
+    bar.back_button.click()
+    assert panel.results.text.startswith("heart has the colour and the codes that you have chosen. heart is corrected")
+
+
+def test_the_bar_names_the_structure_whatever_else_the_user_adds_or_removes(panel, found):
+    bar, editor = correct(panel, "liver"), editor_node(slicer.mrmlScene)
+    inside = editor.GetSegmentationNode().GetSegmentation()
+    cyst = slicer.vtkSegment()
+    cyst.SetName("cyst")
+    inside.AddSegment(cyst, "Segment_1", STRUCTURE)
+    assert inside.GetNthSegment(0).GetName() == "cyst"
+    editor.Modified()
+    assert bar.text == "You are correcting liver in Result."
+
+
+def test_a_run_that_changes_the_result_meanwhile_is_told(panel, found):
+    bar = correct(panel, "liver")
+    paint(STRIP)
+    grown = (labels() == 2).astype(np.uint8)
+    grown[5:9, 1:7, 4:9] = 1
+    image = shared_image(grown, open_structures(found[0]).segmentation.geometry)
+    change_segment(found[0], SPLEEN, image, Change.ADD)
+    bar.back_button.click()
+    assert panel.results.text.endswith("Other structures have changed meanwhile, and keep what they have now.")
+
+
+def test_a_frame_of_a_sequence_is_corrected_and_listed(panel, frames):
+    node, browser, volume = frames
+    select(panel.ui.resultSelector, node)
+    bar = correct(panel, "liver")
+    assert editor_node(slicer.mrmlScene).GetSourceVolumeNode() is volume
+    paint(EVERYWHERE)
+    go_to(browser, 2)
+    bar.back_button.click()
+    application.processEvents()
+    assert panel.results.text.startswith("liver is corrected") and browser.GetSelectedItemNumber() == 0
+    after = f"{np.count_nonzero((labels() == 0) | (labels() == 1)) / 1000:.3f}"
+    assert [row for row in shown(panel.results.table) if row[0] == "liver"] == [["liver", after]]
 
 
 def out_of_memory(*given, **more):

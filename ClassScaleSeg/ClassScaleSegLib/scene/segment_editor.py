@@ -84,7 +84,7 @@ def change_segment(node: vtkMRMLSegmentationNode, segment_id: str, image: vtkOri
     import slicer
 
     scene, logic = node.GetScene(), slicer.vtkSlicerSegmentEditorLogic()
-    editor = scene.AddNewNodeByClass(_KIND)
+    editor = scene.AddNode(slicer.vtkMRMLSegmentEditorNode())  # a scene of a frame does not know classes of modules
     try:
         editor.SetAndObserveSegmentationNode(node)
         take = change is Change.ADD_AND_TAKE

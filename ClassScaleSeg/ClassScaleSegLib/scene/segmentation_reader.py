@@ -78,13 +78,14 @@ def segmentation_of(node: vtkMRMLSegmentationNode) -> Counted | None:
     return None if opened is None else opened[:2]
 
 
-def open_segmentation(node: vtkMRMLSegmentationNode, local: bool = False) -> Opened | None:
+def open_segmentation(node: vtkMRMLSegmentationNode, local: bool = False, grid_of: str = "") -> Opened | None:
     """Return what any segmentation node holds, whoever made it, as label maps on one grid in world coordinates.
 
     Fractional label maps and surfaces are converted by Slicer, in a copy; the node is not changed. Segments on several
-    grids are brought onto that of the first one, by the nearest voxel.
+    grids are brought onto that of one of them, by the nearest voxel.
 
     :param local: in the coordinates of the node instead, as if it were under no transform.
+    :param grid_of: the id of the segment whose grid is taken, if it has one; else it is that of the first one.
     :returns: ``None`` if there is no segment with a voxel.
     :raises ImageError: if Slicer cannot convert the segments, they overlap in too many layers, or the node is under a
         non-linear transform.
@@ -102,15 +103,15 @@ def open_segmentation(node: vtkMRMLSegmentationNode, local: bool = False) -> Ope
         return None
     if not segmentation.ContainsRepresentation(LABELMAP):
         segmentation = _converted(node)
-    return _read(segmentation, world, resample=True)
+    return _read(segmentation, world, resample=True, grid_of=grid_of)
 
 
-def open_structures(node: vtkMRMLSegmentationNode, local: bool = False) -> Opened:
+def open_structures(node: vtkMRMLSegmentationNode, local: bool = False, grid_of: str = "") -> Opened:
     """Return what :func:`open_segmentation` does.
 
     :raises ImageError: also if there is no segment with a voxel.
     """
-    opened = open_segmentation(node, local)
+    opened = open_segmentation(node, local, grid_of)
     if opened is None:
         raise ImageError(f"There is no structure in {node.GetName()}.")
     return opened
@@ -125,6 +126,14 @@ def labels_of(node: vtkMRMLSegmentationNode) -> LabelTable:
     segments = {identifier: segmentation.GetSegment(identifier) for identifier in segmentation.GetSegmentIDs()}
     values = fresh_values([segment.GetLabelValue() for segment in segments.values()])
     return _table(segments, dict(zip(segments, values, strict=True)))
+
+
+def label_of(identifier: str, segment: vtkSegment, value: int) -> Label:
+    """Return id, name, colour and codes of a segment as a label with a value."""
+    colour = tuple(round(255 * min(1.0, max(0.0, part))) for part in segment.GetColor())
+    entry = segment.GetTerminology() if hasattr(segment, "GetTerminology") else ""  # Slicer older than 5.10 has none
+    codes: dict[str, Any] = parse_codes(f"TerminologyEntry:{entry}|")
+    return Label(value, identifier, segment.GetName() or "", colour, **codes)
 
 
 def _converted(node: vtkMRMLSegmentationNode) -> vtkSegmentation:
@@ -172,12 +181,13 @@ def _grid_of(segmentation: vtkSegmentation) -> vtkOrientedImageData:
     return image
 
 
-def _read(segmentation: vtkSegmentation, world: np.ndarray, resample: bool) -> Opened | None:
+def _read(segmentation: vtkSegmentation, world: np.ndarray, resample: bool, grid_of: str = "") -> Opened | None:
     """Return what a segmentation with label maps holds.
 
     :param world: ``(4, 4)``, from its coordinates to the world, RAS in mm.
     :param resample: whether images on several grids are resampled, and those that are no label maps left out; otherwise
         there is no result.
+    :param grid_of: as of :func:`open_segmentation`.
     """
     segments = {i: segmentation.GetSegment(i) for i in segmentation.GetSegmentIDs()}
     if not segments:
@@ -191,6 +201,8 @@ def _read(segmentation: vtkSegmentation, world: np.ndarray, resample: bool) -> O
     first_image = next((image for image in images if _has_voxels(image)), None)
     if first_image is None:
         return None
+    wanted = segments[grid_of].GetRepresentation(LABELMAP) if grid_of in segments else None
+    first_image = wanted if wanted is not None and _has_voxels(wanted) else first_image
     pieces = []
     for image, identifiers in images.items():
         if _has_voxels(image):
@@ -283,7 +295,7 @@ def _table(segments: Mapping[str, vtkSegment], given: Mapping[str, int]) -> Labe
     """Return the labels of the segments. Ids that a label table cannot tell apart get another form."""
     labels, taken = [], set[str]()
     for identifier, segment in segments.items():
-        label, count = _label(identifier, segment, given[identifier]), 1
+        label, count = label_of(identifier, segment, given[identifier]), 1
         while label.id in taken:
             count += 1
             label = replace(label, id=f"{one_line(identifier)}_{count}")
@@ -311,13 +323,6 @@ def _layers(pieces: Sequence[_Piece], first: np.ndarray, shape: tuple[int, ...])
     for piece, box in zip(pieces, boxes, strict=True):
         builder.add_box(box, renumbered(piece.voxels, piece.values))
     return builder.layers, layer_counts(builder.layers).sum(0)
-
-
-def _label(identifier: str, segment: vtkSegment, value: int) -> Label:
-    colour = tuple(round(255 * min(1.0, max(0.0, part))) for part in segment.GetColor())
-    entry = segment.GetTerminology() if hasattr(segment, "GetTerminology") else ""  # Slicer older than 5.10 has none
-    codes: dict[str, Any] = parse_codes(f"TerminologyEntry:{entry}|")
-    return Label(value, identifier, segment.GetName() or "", colour, **codes)
 
 
 def _reference_extent(segmentation: vtkSegmentation, image: vtkOrientedImageData) -> tuple[int, ...] | None:

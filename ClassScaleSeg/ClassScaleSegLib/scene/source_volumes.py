@@ -77,6 +77,14 @@ def source_volumes(node: vtkMRMLSegmentationNode) -> tuple[vtkMRMLScalarVolumeNo
     return kept
 
 
+def first_volume(node: vtkMRMLSegmentationNode) -> vtkMRMLScalarVolumeNode | None:
+    """Return the first volume of which a segmentation was made; ``None`` if it is not known, or not there any more."""
+    try:
+        return next(iter(source_volumes(node)), None)
+    except ImageError:  # of several, some are missing
+        return None
+
+
 def channel_names(node: vtkMRMLSegmentationNode) -> tuple[str, ...]:
     """Return the model's names of the channels, one per volume; nothing if they are not known.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
@@ -35,6 +36,10 @@ class Correcting:
         self._state, self._logic = state, logic
         self.bar: CorrectionBar | None = None
         self._watching = Watching(lambda node, event: self.render())
+        self._soon = qt.QTimer()
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(0)
+        self._soon.connect("timeout()", self._go_on)
 
     def begin(self, node: vtkMRMLSegmentationNode, segment_id: str) -> str:
         """Open the Segment Editor for a structure.
@@ -42,12 +47,11 @@ class Correcting:
         :returns: why that is not possible, a sentence; empty if it is.
         """
         from ClassScaleSegLib.scene.correction import OTHERS
-        from ClassScaleSegLib.scene.segment_editor import editor_node
+        from ClassScaleSegLib.scene.source_volumes import first_volume
 
         if not hasattr(slicer.modules, _EDITOR.lower()):
             return _("This Slicer has no module Segment Editor, so structures cannot be corrected here.")
-        layout = slicer.modules.segmenteditor.widgetRepresentation().self().layout
-        volume = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+        volume = first_volume(node)
         if volume is None and self._state.parameters is not None:
             volume = self._state.parameters.inputVolume
         no_memory = _("There is not enough memory to correct the structure.")
@@ -56,12 +60,13 @@ class Correcting:
             return fault
         others = correction.GetSegmentation().GetSegment(OTHERS)
         others.SetName(translated(others.GetName()))
-        if self.bar is None:
-            self.bar = CorrectionBar(layout, self._lock, lambda: slicer.util.selectModule(_OWN), self._discard)
-        self._watching.watch((editor_node(slicer.mrmlScene),), vtk.vtkCommand.ModifiedEvent)
+        self._show_bar()
         slicer.util.selectModule(_EDITOR)
-        self.render()
         return ""
+
+    def go_on_soon(self) -> None:
+        """Go on with a correction that came with a scene, once all that follows the scene has seen it."""
+        self._soon.start()
 
     def take_over(self) -> str:
         """Take over what was painted, if a structure is being corrected.
@@ -89,7 +94,7 @@ class Correcting:
 
     def render(self) -> None:
         """Show in the Segment Editor which structure it corrects, if it does."""
-        from ClassScaleSegLib.scene.correction import correction_in
+        from ClassScaleSegLib.scene.correction import STRUCTURE, correction_in
         from ClassScaleSegLib.scene.results import owner_of
         from ClassScaleSegLib.scene.segment_editor import are_others_locked, editor_node
 
@@ -100,7 +105,7 @@ class Correcting:
         if node is None or editor is None or editor.GetSegmentationNode() is not node:
             self.bar.hide()
             return
-        owner, segment = owner_of(node), node.GetSegmentation().GetNthSegment(0)
+        owner, segment = owner_of(node), node.GetSegmentation().GetSegment(STRUCTURE)
         text = _("You are correcting {structure} in {segmentation}.").format(
             structure=segment.GetName() if segment is not None else "", segmentation=owner.GetName() if owner else ""
         )
@@ -108,10 +113,34 @@ class Correcting:
 
     def close(self) -> None:
         """Leave the Segment Editor as it was."""
+        self._soon.stop()
         self._watching.stop()
         if self.bar is not None:
             self.bar.remove()
             self.bar = None
+
+    def _go_on(self) -> None:
+        """Show the bar if there is a correction; if the module is open, open the Segment Editor."""
+        from ClassScaleSegLib.scene.correction import correction_in, edit
+        from ClassScaleSegLib.scene.segment_editor import editor_node
+
+        correction = correction_in(slicer.mrmlScene)
+        if correction is None or not hasattr(slicer.modules, _EDITOR.lower()):
+            return
+        if editor_node(slicer.mrmlScene).GetSegmentationNode() is not correction:
+            edit(correction, correction.GetNodeReference(correction.GetReferenceImageGeometryReferenceRole()))
+        self._show_bar()
+        if self._state.parameters is not None:
+            slicer.util.selectModule(_EDITOR)
+
+    def _show_bar(self) -> None:
+        from ClassScaleSegLib.scene.segment_editor import editor_node
+
+        if self.bar is None:
+            layout = slicer.modules.segmenteditor.widgetRepresentation().self().layout
+            self.bar = CorrectionBar(layout, self._lock, lambda: slicer.util.selectModule(_OWN), self._discard)
+        self._watching.watch((editor_node(slicer.mrmlScene),), vtk.vtkCommand.ModifiedEvent)
+        self.render()
 
     def _lock(self, on: bool) -> None:
         from ClassScaleSegLib.scene.segment_editor import editor_node, lock_others
@@ -126,14 +155,22 @@ class Correcting:
 
     def _told(self, done: Corrected) -> str:
         """Return sentences on what a correction has changed."""
-        if not done.changed:
-            return _("{name} has not changed.").format(name=done.name)
-        text = _("{name} is corrected: {after} mL, before {before} mL.")
-        said = [text.format(name=done.name, after=amount(done.after_ml), before=amount(done.before_ml))]
+        said = []
+        if done.former_name:
+            said.append(_("{name} is called {new} now.").format(name=done.former_name, new=done.name))
+        elif done.relabelled:
+            said.append(_("{name} has the colour and the codes that you have chosen.").format(name=done.name))
+        if done.changed:
+            text = _("{name} is corrected: {after} mL, before {before} mL.")
+            said.append(text.format(name=done.name, after=amount(done.after_ml), before=amount(done.before_ml)))
+        elif not done.relabelled:
+            said.append(_("{name} has not changed.").format(name=done.name))
         if done.others:
             names = ", ".join(done.others[:_MOST_NAMES]) + ("..." if len(done.others) > _MOST_NAMES else "")
             said.append(_("Voxels were taken from {names}.").format(names=names))
-        table = self._old_table(done.node)
+        if done.spared:
+            said.append(_("Other structures have changed meanwhile, and keep what they have now."))
+        table = self._old_table(done.node) if done.changed or done.relabelled else None
         if table is not None:
             text = _("The statistics in the table {name} are from before the correction.")
             said.append(text.format(name=table.GetName()))

@@ -1159,6 +1159,10 @@
         <translation>Die Datei von {address} hat die SHA-256 {digest}, erwartet wurde {sha256}. Die Datei wurde verändert oder ersetzt und deshalb nicht behalten. Laden Sie sie noch einmal herunter; hilft das nicht, wenden Sie sich an die Herausgeber des Modells.</translation>
     </message>
     <message>
+        <source>The frame of {value} that was corrected is not in its sequence any more.</source>
+        <translation>Das Bild von {value}, das korrigiert wurde, ist nicht mehr in seiner Sequenz.</translation>
+    </message>
+    <message>
         <source>The geometry does not span a volume: spacing {spacing}, origin {origin}, direction {direction}.</source>
         <translation>Die Geometrie spannt kein Volumen auf: Voxelabstand {spacing}, Ursprung {origin}, Richtung {direction}.</translation>
     </message>
@@ -3723,10 +3727,6 @@
         <translation>{name} ist Teil von ClassScaleSeg und kann nicht einzeln entfernt werden.</translation>
     </message>
     <message>
-        <source>{name} is part of a sequence, which does not keep what is changed in a frame. Clone the frame in the module Data, and correct the clone.</source>
-        <translation>{name} ist Teil einer Sequenz, die nicht behält, was in einem Einzelbild geändert wird. Klonen Sie das Einzelbild im Modul Data, und korrigieren Sie den Klon.</translation>
-    </message>
-    <message>
         <source>{name} is stored as {stored}; only float32 is read. Convert it without quantisation.</source>
         <translation>{name} ist als {stored} gespeichert; nur float32 wird gelesen. Wandeln Sie es ohne Quantisierung um.</translation>
     </message>
@@ -4105,6 +4105,10 @@
     <message>
         <source>{value} has more than {most_entries} entries in its header, too many to be read.</source>
         <translation>{value} hat mehr als {most_entries} Einträge im Header, zu viele, um gelesen zu werden.</translation>
+    </message>
+    <message>
+        <source>{value} has no frame at {value2}. Select another frame.</source>
+        <translation>{value} hat kein Bild bei {value2}. Wählen Sie ein anderes Bild.</translation>
     </message>
     <message>
         <source>{value} has no frame of reference (FrameOfReferenceUID); the segmentation gets one of its own. Viewers that compare them may not show it over the images.</source>
@@ -5204,6 +5208,10 @@
         <translation>Verwerfen, was Sie gezeichnet haben? Die Struktur bleibt, wie sie war.</translation>
     </message>
     <message>
+        <source>Other structures have changed meanwhile, and keep what they have now.</source>
+        <translation>Andere Strukturen haben sich inzwischen geändert und behalten, was sie jetzt haben.</translation>
+    </message>
+    <message>
         <source>The correction was not taken over</source>
         <translation>Die Korrektur wurde nicht übernommen</translation>
     </message>
@@ -5234,6 +5242,14 @@
     <message>
         <source>{name} has not changed.</source>
         <translation>{name} ist unverändert.</translation>
+    </message>
+    <message>
+        <source>{name} has the colour and the codes that you have chosen.</source>
+        <translation>{name} hat die Farbe und die Codes, die Sie gewählt haben.</translation>
+    </message>
+    <message>
+        <source>{name} is called {new} now.</source>
+        <translation>{name} heißt jetzt {new}.</translation>
     </message>
     <message>
         <source>{name} is corrected: {after} mL, before {before} mL.</source>

@@ -1,0 +1,107 @@
+"""The voxels of a correction: of its structure and of all others, in the segmentation, and as they are painted."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import ImageError
+from ..images.comparison import onto_grid
+from ..images.geometry import same_lattice
+from .segment_editor import Change, change_segment
+from .segmentation_node import occupied_box, shared_image
+from .segmentation_reader import LABELMAP, open_segmentation
+from .volume import grid, image_to_world
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from slicer import vtkMRMLSegmentationNode
+
+    from ..images.geometry import Geometry
+    from .segmentation_reader import Opened
+
+
+def value_of(opened: Opened, segment_id: str) -> int:
+    """Return the label value of a segment.
+
+    :raises ImageError: if there is none of that id.
+    """
+    for value, identifier in opened.ids.items():
+        if identifier == segment_id:
+            return value
+    raise ImageError(f"There is no segment {segment_id} any more.")
+
+
+def divided(opened: Opened, value: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which voxels a structure has, and which all others have; bool ``(z, y, x)``."""
+    own = np.zeros(opened.segmentation.labels.shape, bool)
+    others = own.copy()
+    for layer in opened.segmentation.layers:
+        own |= layer == value
+        others |= (layer > 0) & (layer != value)
+    return own, others
+
+
+def fingerprint(mask: np.ndarray) -> str:
+    """Return what tells masks ``(z, y, x)`` apart, wherever they lie in their arrays."""
+    box = mask[tuple(occupied_box(mask))]
+    return hashlib.sha256(np.packbits(box).tobytes() + repr(box.shape).encode()).hexdigest()
+
+
+def painted(
+    correction: vtkMRMLSegmentationNode, segment_ids: Iterable[str], geometry: Geometry
+) -> list[np.ndarray | None]:
+    """Return the voxels of some segments on a grid, bool ``(z, y, x)``; ``None`` for one that was removed."""
+    there = set(correction.GetSegmentation().GetSegmentIDs())
+    opened = open_segmentation(correction, local=True)
+    masks: list[np.ndarray | None] = []
+    for identifier in segment_ids:
+        if identifier not in there:
+            masks.append(None)
+        elif opened is None:  # not one voxel is left
+            masks.append(np.zeros(geometry.size[::-1], bool))
+        else:
+            mask = divided(opened, value_of(opened, identifier))[0]
+            place = onto_grid(opened.segmentation.geometry, geometry)
+            masks.append(mask if place is None else place(mask.astype(np.uint16)).astype(bool))
+    return masks
+
+
+def take_from_other_grids(
+    node: vtkMRMLSegmentationNode, segment_ids: Collection[str], mask: np.ndarray, geometry: Geometry
+) -> dict[str, bool]:
+    """Take voxels away from segments of which any is on another grid, from each on its own grid.
+
+    Slicer's own logic would bring a whole segment onto the grid of the mask, which may be coarser.
+
+    :param segment_ids: of segments with voxels.
+    :param mask: bool ``(z, y, x)`` on the grid ``geometry``, in the coordinates of the node.
+    :returns: for each segment whether it has lost any voxel; nothing if all are on the grid of the mask, where they
+        still have them.
+    """
+    import slicer
+
+    lost: dict[str, bool] = {}
+    if all(same_lattice(geometry, _grid_of(node, identifier)) for identifier in segment_ids):
+        return lost
+    for identifier in segment_ids:
+        own = _grid_of(node, identifier)  # only now, because an image that several share may have shrunk
+        place = onto_grid(geometry, own)
+        there = mask.copy() if place is None else place(mask.astype(np.uint16)).astype(bool)
+        value = node.GetSegmentation().GetSegment(identifier).GetLabelValue()
+        there &= slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, identifier) == value
+        lost[identifier] = bool(there.any())
+        if lost[identifier]:
+            change_segment(node, identifier, shared_image(there.astype(np.uint8), own), Change.REMOVE)
+    return lost
+
+
+def _grid_of(node: vtkMRMLSegmentationNode, segment_id: str) -> Geometry:
+    """Return the grid of the image of a segment, in the coordinates of the node."""
+    image = node.GetSegmentation().GetSegment(segment_id).GetRepresentation(LABELMAP)
+    matrix = image_to_world(image)
+    matrix[:3, 3] += matrix[:3, :3] @ image.GetExtent()[::2]
+    return grid(matrix, image.GetDimensions())

@@ -1,0 +1,263 @@
+# ruff: noqa: F811  fixtures
+"""Corrections of segmentations that change meanwhile, lie on several grids, or are frames of a sequence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ClassScaleSegLib import ImageError
+from ClassScaleSegLib.scene.correction import (
+    STRUCTURE,
+    begin_correction,
+    correction_in,
+    discard_correction,
+    finish_correction,
+)
+from ClassScaleSegLib.scene.segment_editor import Change, change_segment, editor_node, lock_others
+from ClassScaleSegLib.scene.segmentation_node import shared_image
+from ClassScaleSegLib.scene.segmentation_reader import LABELMAP, open_structures
+from ClassScaleSegLib.scene.sequence import add_segmentations
+from ClassScaleSegLib.scene.source_volumes import first_volume, remember_volumes
+from painting import EVERYWHERE, paint
+from slicer_application import add_volume, slicer, vtk_to_numpy
+from test_correction import KIDNEY, LIVER, SPLEEN, STRIP, correct, found, masks, voxels  # noqa: F401
+from test_module_compare import SHAPE, labels, scene, segmentation  # noqa: F401
+from test_module_logic import add_segment
+
+ENTRY = "A~SCT^123037004^Anatomical Structure~SCT^80891009^Heart~^^~B~^^~^^"
+
+
+# --- the segmentation changes
+
+
+@pytest.mark.parametrize("unlocked", [False, True])
+def test_structures_that_a_run_has_changed_meanwhile_lose_nothing(found, unlocked):
+    correction = correct(found, LIVER)
+    lock_others(editor_node(slicer.mrmlScene), not unlocked)
+    paint(STRIP)
+    larger = labels()
+    larger[5:9, 1:7, 4:9] = 2  # the spleen has grown into what is painted
+    change_segment(found, SPLEEN, shared_image((larger == 2).astype(np.uint8), grid_of(found)), Change.ADD)
+    done = finish_correction(correction)
+    wanted = larger.copy()
+    wanted[STRIP] = np.where(larger[STRIP] == 0, 1, larger[STRIP])
+    assert (voxels(found) == wanted).all()
+    assert done.spared and done.others == ()
+
+
+def grid_of(node):
+    return open_structures(node).segmentation.geometry
+
+
+def test_a_change_of_the_structure_itself_gives_way_to_what_is_painted(found):
+    correction = correct(found, LIVER)
+    lock_others(editor_node(slicer.mrmlScene), False)
+    paint(STRIP)
+    corner = np.zeros(SHAPE, np.uint8)
+    corner[:, -1] = 1
+    change_segment(found, LIVER, shared_image(corner, grid_of(found)), Change.ADD)
+    done = finish_correction(correction)
+    wanted = labels()
+    wanted[STRIP] = 1
+    assert (voxels(found) == wanted).all() and not done.spared and done.others == ("spleen", "kidney_left")
+
+
+# --- name, colour and codes
+
+
+def test_name_colour_and_codes_that_the_user_gives_are_taken_over(found):
+    before = found.GetSegmentation().GetSegment(LIVER)
+    color, entry, value = before.GetColor(), before.GetTerminology(), before.GetLabelValue()
+    correction = correct(found, LIVER)
+    correction.GetSegmentation().GetSegment(STRUCTURE).SetName("heart")
+    done = finish_correction(correction)
+    segment = found.GetSegmentation().GetSegment(LIVER)
+    assert (segment.GetName(), segment.GetColor(), segment.GetTerminology()) == ("heart", color, entry)
+    assert segment.GetLabelValue() == value and (voxels(found) == labels()).all()
+    assert (done.name, done.former_name, done.relabelled, done.changed) == ("heart", "liver", True, False)
+    correction = correct(found, LIVER)
+    painted = correction.GetSegmentation().GetSegment(STRUCTURE)
+    painted.SetColor(0.2, 0.4, 0.6)
+    painted.SetTerminology(ENTRY)
+    done = finish_correction(correction)
+    label = open_structures(found).segmentation.table[1]
+    assert (label.name, label.color, label.type.value) == ("heart", (51, 102, 153), "80891009")
+    assert done.relabelled and done.former_name == ""
+
+
+def test_what_the_user_does_not_rename_keeps_what_it_has_now(found):
+    correction = correct(found, LIVER)
+    found.GetSegmentation().GetSegment(LIVER).SetColor(0.2, 0.4, 0.6)
+    correction.GetSegmentation().GetSegment(STRUCTURE).SetName(" ")
+    paint(STRIP)
+    assert not finish_correction(correction).relabelled
+    segment = found.GetSegmentation().GetSegment(LIVER)
+    assert segment.GetName() == "liver" and segment.GetColor() == (0.2, 0.4, 0.6)
+
+
+# --- several grids
+
+
+def on_two_grids(scene, fine_first: bool):
+    """Segments "coarse" and "neighbour" of 1 mm, and "fine" of 0.5 mm; they touch, and none overlaps another."""
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Drawn")
+    parts = [(np.ones((8, 8, 8), np.uint8), (8, 8, 8), 0.5, "fine")]
+    for first, name in (((8, 4, 4), "coarse"), ((4, 8, 4), "neighbour")):
+        parts.append((np.ones((4, 4, 4), np.uint8), first, 1.0, name))
+    for array, first, spacing, name in parts if fine_first else parts[::-1]:
+        add_segment(node, array, 1, first, spacing, name)
+    inside = node.GetSegmentation()
+    return node, {inside.GetSegment(identifier).GetName(): identifier for identifier in inside.GetSegmentIDs()}
+
+
+def spacings_and_volumes(node) -> dict[str, tuple[float, float]]:
+    """The voxel size of each segment in mm, and its volume in mm^3, each on its own grid."""
+    found = {}
+    for identifier in node.GetSegmentation().GetSegmentIDs():
+        segment = node.GetSegmentation().GetSegment(identifier)
+        image = segment.GetRepresentation(LABELMAP)
+        count = np.count_nonzero(vtk_to_numpy(image.GetPointData().GetScalars()) == segment.GetLabelValue())
+        found[segment.GetName()] = (image.GetSpacing()[0], count * image.GetSpacing()[0] ** 3)
+    return found
+
+
+@pytest.mark.parametrize("fine_first", [True, False])
+@pytest.mark.parametrize("name", ["fine", "coarse"])
+def test_each_structure_keeps_its_own_grid(scene, name, fine_first):
+    node, ids = on_two_grids(scene, fine_first)
+    before = spacings_and_volumes(node)
+    correction = correct(node, ids[name])
+    spacing = before[name][0]
+    assert open_structures(correction).segmentation.geometry.spacing == (spacing,) * 3
+    paint(EVERYWHERE)
+    done = finish_correction(correction)
+    after = spacings_and_volumes(node)
+    assert {other: after[other] for other in after if other != name} == {
+        other: before[other] for other in before if other != name
+    }
+    assert after[name] == (spacing, pytest.approx(1000 * done.after_ml)) and done.after_ml > done.before_ml
+
+
+@pytest.mark.parametrize("fine_first", [True, False])
+@pytest.mark.parametrize("name", ["fine", "coarse"])
+def test_voxels_are_taken_from_others_on_their_own_grids(scene, name, fine_first):
+    node, ids = on_two_grids(scene, fine_first)
+    before = spacings_and_volumes(node)
+    correction = correct(node, ids[name])
+    lock_others(editor_node(scene), False)
+    for plane in (0, 1):
+        paint((slice(None), slice(None), slice(plane, None, 4)))  # two of four planes along x
+    done = finish_correction(correction)
+    after = spacings_and_volumes(node)
+    assert {other: size for other, (size, _volume) in after.items()} == {
+        other: size for other, (size, _volume) in before.items()
+    }
+    losing = [other for other in before if after[other][1] < before[other][1]]
+    assert sorted(done.others) == sorted(losing) and set(losing) == set(before) - {name}
+    assert all(after[other][1] > 0.3 * before[other][1] for other in losing)
+
+
+# --- frames of a sequence
+
+
+@pytest.fixture
+def frames(scene):
+    """A sequence of three results, its browser and its volume."""
+    sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "CT frames")
+    for frame in range(3):
+        volume = add_volume(np.full(SHAPE, frame, np.int16), "CT")
+        sequence.SetDataNodeAtValue(volume, f"{frame / 2}")
+        scene.RemoveNode(volume)
+    browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "Browser")
+    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+    go_to(browser, 0)
+    volume = browser.GetProxyNode(sequence)
+    nodes = [segmentation(scene, "Result") for _ in range(3)]
+    node = add_segmentations(volume, nodes, "Result")
+    for each in nodes:
+        scene.RemoveNode(each)
+    remember_volumes(node, [volume])
+    return node, browser, volume
+
+
+def go_to(browser, frame: int) -> None:
+    browser.SetSelectedItemNumber(frame)
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+
+
+def in_frames(node, browser) -> list[np.ndarray]:
+    """The label maps that the sequence holds."""
+    sequence = browser.GetSequenceNode(node)
+    return [voxels(sequence.GetNthDataNode(number)) for number in range(sequence.GetNumberOfDataNodes())]
+
+
+@pytest.mark.parametrize("keeps_changes", [False, True])
+@pytest.mark.parametrize("stays", [True, False])
+def test_the_frame_that_was_shown_is_corrected_and_no_other(frames, stays, keeps_changes):
+    node, browser, volume = frames
+    browser.SetSaveChanges(browser.GetSequenceNode(node), keeps_changes)
+    go_to(browser, 1)
+    correction = correct(node, LIVER, first_volume(node))
+    assert editor_node(slicer.mrmlScene).GetSourceVolumeNode() is volume
+    paint(STRIP)
+    correction.GetSegmentation().GetSegment(STRUCTURE).SetName("heart")
+    if not stays:
+        go_to(browser, 2)
+    done = finish_correction(correction)
+    wanted = labels()
+    wanted[STRIP] = np.where(wanted[STRIP] == 0, 1, wanted[STRIP])
+    first, second, third = in_frames(node, browser)
+    assert (first == labels()).all() and (second == wanted).all() and (third == labels()).all()
+    assert browser.GetSelectedItemNumber() == 1 and (voxels(node) == wanted).all() and done.node is node
+    assert node.GetDisplayNode().GetVisibility2DFill() and node.GetDisplayNode().GetSegmentVisibility(LIVER)
+    names = []
+    for frame in (0, 2, 1):
+        go_to(browser, frame)
+        names.append(node.GetSegmentation().GetSegment(LIVER).GetName())
+    assert names == ["liver", "liver", "heart"] and (voxels(node) == wanted).all()
+    again = correct(node, LIVER)
+    assert not finish_correction(again).changed
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_frame_can_be_left_as_it_is(frames, missing):
+    node, browser, _volume = frames
+    sequence = browser.GetSequenceNode(node)
+    if missing:
+        sequence.GetNthDataNode(2).GetSegmentation().RemoveSegment(LIVER)
+    before = in_frames(node, browser)
+    correction = correct(node, LIVER)
+    paint(STRIP)
+    go_to(browser, 2)
+    discard_correction(correction)
+    assert all((one == other).all() for one, other in zip(in_frames(node, browser), before, strict=True))
+    go_to(browser, 0)
+    assert node.GetDisplayNode().GetVisibility2DFill() and node.GetDisplayNode().GetSegmentVisibility(LIVER)
+
+
+@pytest.mark.parametrize("how", ["browser", "frame", "structure"])
+def test_what_was_painted_is_not_lost_if_the_frame_is_gone(scene, frames, how):
+    node, browser, _volume = frames
+    sequence = browser.GetSequenceNode(node)
+    correction = correct(node, LIVER)
+    paint(STRIP)
+    go_to(browser, 2)
+    if how == "browser":
+        scene.RemoveNode(browser)
+    elif how == "frame":
+        sequence.RemoveDataNodeAtValue("0.0")
+    else:
+        sequence.GetDataNodeAtValue("0.0").GetSegmentation().RemoveSegment(LIVER)
+    before = [sequence.GetNthDataNode(n).GetSegmentation().GetMTime() for n in range(sequence.GetNumberOfDataNodes())]
+    with pytest.raises(ImageError, match=r"any more.* What you have painted is the segmentation liver \(Result\)"):
+        finish_correction(correction)
+    after = [sequence.GetNthDataNode(n).GetSegmentation().GetMTime() for n in range(sequence.GetNumberOfDataNodes())]
+    assert before == after and correction_in(scene) is None and masks(correction)[STRUCTURE].any()
+
+
+def test_a_sequence_without_a_frame_here_is_refused(frames):
+    node, browser, _volume = frames
+    browser.GetSequenceNode(node).RemoveDataNodeAtValue("0.0")
+    with pytest.raises(ImageError, match=r"Result has no frame at 0.0. Select another frame."):
+        begin_correction(node, LIVER)
+    assert correction_in(slicer.mrmlScene) is None
