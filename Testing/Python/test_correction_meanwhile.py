@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ClassScaleSegLib import ImageError
+from ClassScaleSegLib.scene.corrected import corrected_structures
 from ClassScaleSegLib.scene.correction import (
     STRUCTURE,
     begin_correction,
@@ -214,6 +215,7 @@ def test_the_frame_that_was_shown_is_corrected_and_no_other(frames, stays, keeps
     for frame in (0, 2, 1):
         go_to(browser, frame)
         names.append(node.GetSegmentation().GetSegment(LIVER).GetName())
+        assert corrected_structures(node) == (("heart",) if frame == 1 else ())
     assert names == ["liver", "liver", "heart"] and (voxels(node) == wanted).all()
     again = correct(node, LIVER)
     assert not finish_correction(again).changed

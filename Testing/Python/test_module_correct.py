@@ -12,6 +12,7 @@ from ClassScaleSegLib.scene.dicom import remember_origin
 from ClassScaleSegLib.scene.segment_editor import Change, are_others_locked, change_segment, editor_node
 from ClassScaleSegLib.scene.segmentation_node import shared_image
 from ClassScaleSegLib.scene.segmentation_reader import open_structures
+from ClassScaleSegLib.scene.training_folder import saved_cases
 from painting import EVERYWHERE, paint
 from slicer_application import add_volume, application, import_scene, saved_scene, slicer
 from test_correction import LIVER, SPLEEN, STRIP, voxels
@@ -113,6 +114,7 @@ def test_save_for_training_takes_the_corrected_segmentation(panel, found, tmp_pa
     panel.ui.trainingButton.click()
     assert panel.results.text.startswith("CT_1 is saved.") and "Nobody" not in panel.results.text
     assert (read(tmp_path)[1].labels == voxels(found[0])).all()
+    assert [case.corrected for case in saved_cases(tmp_path)] == [("liver",)]
 
 
 def test_a_correction_that_is_removed_or_closed_leaves_nothing(scene, panel, found):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,13 @@ from ClassScaleSegLib.errors import OutputExistsError
 from ClassScaleSegLib.images.dicom.seg import UsedModel
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.seg_nrrd import read_segments
+from ClassScaleSegLib.scene import training
+from ClassScaleSegLib.scene.corrected import corrected_structures, note_corrected
 from ClassScaleSegLib.scene.dicom import remember_origin
+from ClassScaleSegLib.scene.results import show_result
 from ClassScaleSegLib.scene.segmentation_reader import open_structures
 from ClassScaleSegLib.scene.source_volumes import channel_names, remember_volumes, source_volumes
+from ClassScaleSegLib.scene.training_folder import saved_cases
 from slicer_application import (
     TURNED,
     add_volume,
@@ -225,11 +231,11 @@ def test_a_result_of_a_region_tells_that_nothing_was_looked_for_outside(panel, f
 def test_nothing_is_left_if_a_file_cannot_be_written(panel, found, tmp_path, monkeypatch):
     node, _volume = found
 
-    def full(self, *given, **more):
+    def full(*given, **more):
         raise OutputError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Segmentation, "write", full)
+        patch.setattr(training, "write_seg_nrrd", full)
         with pytest.raises(OutputError, match="disk is full"):
             panel.logic.saveForTraining(node, tmp_path)
     assert files(tmp_path) == []
@@ -291,11 +297,61 @@ def test_the_button_saves_and_says_how_to_go_on(panel, found, tmp_path, monkeypa
     asked = []
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: asked.append(text) or False)
     panel.ui.trainingButton.click()
-    assert asked == [f"{tmp_path} has this volume already, as the case CT_1. Replace its image and its segmentation?"]
+    assert asked == [
+        f"{tmp_path} has these cases: CT_1 ({saved_at(tmp_path)}).\n\n"
+        "This volume is the case CT_1 there. Replace its image and its segmentation?"
+    ]
     assert len(read(tmp_path)[1].table.foreground) == 3, "the user has declined"
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: True)
     panel.ui.trainingButton.click()
     assert len(read(tmp_path)[1].table.foreground) == 2
+
+
+def saved_at(folder: Path, name: str = "CT_1") -> str:
+    saved = (folder / f"segmentations/{name}.seg.nrrd").stat().st_mtime
+    return datetime.fromtimestamp(saved).strftime("%Y-%m-%d %H:%M")
+
+
+def test_the_cases_of_the_folder_are_shown_before_another_one_is_saved(scene, panel, found, tmp_path, monkeypatch):
+    for number in range(2, 6):
+        note_corrected(node := result(scene, add_volume(voxels(number), f"CT {number}")), "Segment_1")
+        panel.logic.saveForTraining(node, tmp_path)
+        os.utime(tmp_path / f"segmentations/CT_{number}.seg.nrrd", (number * 10**8, number * 10**8))
+    (tmp_path / "segmentations/.hidden.seg.nrrd").write_text("none")
+    (tmp_path / "segmentations/CT_4.seg.nrrd").write_bytes(b"NRRD0004\nClassScaleSeg_Corrected:=[[\n")
+    os.utime(tmp_path / "segmentations/CT_4.seg.nrrd", (4 * 10**8, 4 * 10**8))
+    asked = []
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda *given, **more: asked.append((*given, more)))
+    choose(monkeypatch, tmp_path)
+    select(panel.ui.resultSelector, found[0])
+    panel.ui.trainingButton.click()
+    ((question, more),) = asked
+    when = [saved_at(tmp_path, f"CT_{number}") for number in range(2, 6)]
+    assert question == (
+        f"{tmp_path} has 4 cases, the latest of which are CT_5 ({when[3]}, corrected: liver); CT_4 ({when[2]}); "
+        f"CT_3 ({when[1]}, corrected: liver).\n\nSave this volume as the new case CT_1?"
+    )
+    assert more["detailedText"].splitlines()[-1] == f"CT_2 ({when[0]}, corrected: liver)"
+    assert len(more["detailedText"].splitlines()) == 4 and not (tmp_path / "images/CT_1_0000.nii.gz").exists()
+
+
+def test_which_structures_were_corrected_is_forgotten_when_a_run_makes_them_anew(panel, found, tmp_path):
+    node, volume = found
+    note_corrected(node, "Segment_2")
+    note_corrected(node, "Segment_2")
+    note_corrected(node, "Segment_1")
+    assert corrected_structures(node) == ("spleen", "liver")
+    panel.logic.saveForTraining(node, tmp_path)
+    (case,) = saved_cases(tmp_path)
+    assert case.name == "CT_1" and case.corrected == ("spleen", "liver")
+    opened = open_structures(node)
+    show_result(node, opened[:2], volume, False, True)
+    panel.logic.saveForTraining(node, tmp_path, replace=True)
+    assert saved_cases(tmp_path)[0].corrected == ()
+    for noted in ("[[", '"Segment_1"', "[1, null]"):
+        node.SetAttribute("ClassScaleSeg.Corrected", noted)
+        assert corrected_structures(node) == (), "a scene from elsewhere"
+    assert saved_cases(tmp_path / "none") == []
 
 
 def test_the_command_names_the_channels_and_a_result_that_nobody_corrected_is_told(panel, found, tmp_path, monkeypatch):

@@ -8,9 +8,10 @@ https://slicer.readthedocs.io/en/latest/developer_guide/modules/segmentations.ht
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -38,20 +39,27 @@ REGION_CONTEXT = "Anatomic codes - DICOM master list"
 
 
 def write_seg_nrrd(
-    path: Path, layers: Sequence[np.ndarray], table: LabelTable, geometry: Geometry, dtype: np.dtype, keep_empty: bool
+    path: Path,
+    layers: Sequence[np.ndarray],
+    table: LabelTable,
+    geometry: Geometry,
+    dtype: np.dtype,
+    keep_empty: bool,
+    notes: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write label maps, uint16 ``(z, y, x)``, as the layers of a segmentation. An existing file is replaced.
 
     :param table: a label for every value but 0 that occurs.
     :param dtype: uint8 or uint16, the type in the file; it must hold all values of ``layers``.
     :param keep_empty: list classes without voxels as segments too.
+    :param notes: further fields of the header, each of one line, which other programs pass over.
     :raises OSError: if the file cannot be written.
     """
     dtype = np.dtype(dtype).newbyteorder("<")
     rows = max(1, SLAB_BYTES // max(1, layers[0][0].nbytes * len(layers)))
     compressor = zlib.compressobj(COMPRESSION_LEVEL, zlib.DEFLATED, 31)  # 31: with the header and checksum of gzip
     with path.open("wb") as file:
-        file.write(header(layers, table, geometry, dtype, keep_empty).encode())
+        file.write(header(layers, table, geometry, dtype, keep_empty, notes).encode())
         for start in range(0, len(layers[0]), rows):
             slabs = [np.ascontiguousarray(layer[start : start + rows], dtype) for layer in layers]
             # the labels of all layers follow each other voxel by voxel
@@ -60,7 +68,12 @@ def write_seg_nrrd(
 
 
 def header(
-    layers: Sequence[np.ndarray], table: LabelTable, geometry: Geometry, dtype: np.dtype, keep_empty: bool
+    layers: Sequence[np.ndarray],
+    table: LabelTable,
+    geometry: Geometry,
+    dtype: np.dtype,
+    keep_empty: bool,
+    notes: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Return the text before the voxels, including the blank line at its end; parameters as in `write_seg_nrrd`."""
     several = len(layers) > 1  # then Slicer writes a list of the layers as the first of four axes
@@ -75,6 +88,7 @@ def header(
         "endian: little",
         "encoding: gzip",
         f"space origin: {vector(geometry.origin)}",
+        *(f"{key}:={value}" for key, value in notes.items()),
         "Segmentation_ContainedRepresentationNames:=Binary labelmap|",
         f"Segmentation_ConversionParameters:=Reference image geometry|{_reference_geometry(geometry)}|&",
         "Segmentation_MasterRepresentation:=Binary labelmap",

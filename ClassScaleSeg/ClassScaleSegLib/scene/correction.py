@@ -21,6 +21,7 @@ from ..errors import ImageError
 from ..images.segmentation import Segmentation
 from ..labels.label import Label
 from ..labels.table import LabelTable
+from .corrected import note_corrected
 from .correction_notes import (
     OTHERS,
     STRUCTURE,
@@ -178,7 +179,9 @@ def _take_over(correction: vtkMRMLSegmentationNode, node: vtkMRMLSegmentationNod
             change_segment(node, segment_id, shared_image(mask.astype(np.uint8), geometry), change)
     give_surfaces(node, shown)
     _add_segments(correction, node)
-    relabelled = take_look(correction, target)
+    relabelled, changed = take_look(correction, target), bool(removed.any() or added.any())
+    if changed:
+        note_corrected(node, segment_id)
     before_ml, after_ml = (float(np.count_nonzero(mask)) * _voxel_ml(correction, geometry) for mask in (own, new))
     name = target.GetName() or ""
     return Corrected(
@@ -187,7 +190,7 @@ def _take_over(correction: vtkMRMLSegmentationNode, node: vtkMRMLSegmentationNod
         before_ml,
         after_ml,
         tuple(names[identifier] for identifier in names if lost.get(identifier, True)),
-        changed=bool(removed.any() or added.any()),
+        changed=changed,
         former_name=notes["name"] if name != notes["name"] else "",
         relabelled=relabelled,
         spared=bool(not unchanged and drawn is not None and (drawn & others & ~own).any()),

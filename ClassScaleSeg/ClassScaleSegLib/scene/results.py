@@ -22,6 +22,7 @@ from ..images.segmentation import Segmentation, class_volumes
 from ..images.suffixes import DICOM_SUFFIX, RTSTRUCT_SUFFIX
 from ..labels.standard_names import with_standard_names
 from ..labels.table import LabelTable
+from .corrected import forget_corrected
 from .dicom import save_dicom
 from .hiding import bring_back, stand_in_no_longer
 from .segmentation_node import fill_segmentation_node
@@ -116,6 +117,7 @@ def show_result(
             # Slicer's own "Show 3D" then uses surface nets, the faster of its two methods
             node.GetSegmentation().SetConversionParameter(rule.GetConversionMethodParameterName(), "1")
     put_beside(node, volume)
+    forget_corrected(node)
     stand_in_no_longer(node)
     bring_back(node)  # if it was compared, and is hidden because the differences are shown
 

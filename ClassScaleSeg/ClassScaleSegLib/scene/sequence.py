@@ -61,9 +61,10 @@ def item_to_change(node: vtkMRMLSegmentationNode, item: str) -> Iterator[vtkMRML
     copy.SetName(node.GetName())
     scene.AddNode(copy)
     yield copy
-    sequence.UpdateDataNodeAtValue(copy, item)
-    number = browser.GetMasterSequenceNode().GetItemNumberFromIndexValue(item)
-    _select(browser, browser.GetSelectedItemNumber() if number < 0 else number)
+    with slicer.util.NodeModify(node):  # a sequence that keeps changes would take the node back before it is complete
+        sequence.UpdateDataNodeAtValue(copy, item)
+        number = browser.GetMasterSequenceNode().GetItemNumberFromIndexValue(item)
+        _select(browser, browser.GetSelectedItemNumber() if number < 0 else number)
 
 
 def _shows(node: vtkMRMLSegmentationNode, item: str) -> bool:

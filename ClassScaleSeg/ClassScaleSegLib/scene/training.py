@@ -2,7 +2,7 @@
 
 A training folder has the images as ``images/NAME_0000.nii.gz``, ``_0001`` and so on, one per channel of the model, and
 the segmentation on their grid as ``segmentations/NAME.seg.nrrd``. Nothing else is in it: what the structures are, their
-names, codes and colours in the segmentations say.
+names, codes and colours in the segmentations say, and which of them were corrected.
 
     case = training_case(node, folder)
     if not case.replaced:
@@ -25,13 +25,16 @@ from ..files import replacing
 from ..images.comparison import onto_grid
 from ..images.geometry import Geometry, same_lattice
 from ..images.layers import layer_counts
+from ..images.seg_nrrd import write_seg_nrrd
 from ..images.segmentation import Segmentation
+from .corrected import corrected_structures
 from .dicom import unedited_result_of
 from .nifti_volume import check_nifti_grid, same_voxels, write_nifti
 from .segmentation_node import occupied_box
 from .segmentation_reader import labels_of, open_segmentation
 from .sequence import browser_of
 from .source_volumes import channel_names, is_of_region, source_volumes
+from .training_folder import IMAGES, SEGMENTATIONS, SUFFIX, corrected_note, count_cases, is_of
 from .volume import check_volume, geometry_of, is_on_grid, modality_of
 
 if TYPE_CHECKING:
@@ -39,8 +42,6 @@ if TYPE_CHECKING:
 
     from .segmentation_reader import Opened
 
-IMAGES, SEGMENTATIONS = "images", "segmentations"
-SUFFIX = ".seg.nrrd"
 _LONGEST = 80  # characters of the name of a case; file systems take 255 bytes with all suffixes
 _APART = 0.01  # voxels, by which a grid may be off
 _MOST_NAMES = 3  # structures that a sentence names
@@ -55,6 +56,7 @@ class TrainingCase(NamedTuple):
     :ivar segmentation: on the grid of the first volume, with all structures, also those without a voxel.
     :ivar channels: the names of the volumes for nnU-Net, such as ``("CT",)``; empty if they are not known.
     :ivar unedited: the names of the models that found the structures, if nobody has edited them since.
+    :ivar corrected: the names of the structures that were corrected, as far as this is known.
     :ivar replaced: whether the folder has a case of the same image, of that name.
     :ivar notices: sentences on what the user should know about the segmentation.
     """
@@ -65,6 +67,7 @@ class TrainingCase(NamedTuple):
     segmentation: Segmentation
     channels: tuple[str, ...]
     unedited: tuple[str, ...]
+    corrected: tuple[str, ...]
     replaced: bool
     notices: tuple[str, ...]
 
@@ -107,7 +110,8 @@ def training_case(
     frame = "" if browser is None else f"_frame{browser.GetSelectedItemNumber():03}"
     name, replaced = _free_name(path, case_name(first.GetName() or "", len(kept)) + frame, first)
     unedited = tuple(model.name for model in models)
-    return TrainingCase(path, name, kept, segmentation, channels, unedited, replaced, notices)
+    corrected = corrected_structures(node)
+    return TrainingCase(path, name, kept, segmentation, channels, unedited, corrected, replaced, notices)
 
 
 def _checked(volumes: Sequence[vtkMRMLScalarVolumeNode | None]) -> tuple[vtkMRMLScalarVolumeNode, ...]:
@@ -148,11 +152,14 @@ def write_case(case: TrainingCase, replace: bool = False) -> int:
         parts = [stack.enter_context(replacing(file, replace)) for file in reversed(files)]
         for volume, part in zip(case.volumes, reversed(parts), strict=True):
             write_nifti(volume, part)
-        case.segmentation.write(drawn, overwrite=True, keep_empty=True)
+        found = case.segmentation
+        dtype = np.dtype(np.uint8 if max(label.value for label in found.table) < 256 else np.uint16)
+        noted = corrected_note(case.corrected)
+        write_seg_nrrd(drawn, found.layers, found.table, found.geometry, dtype, True, noted)
     for file in images.glob("*"):  # of an earlier case with more channels
-        if case.replaced and _is_of(file, case.name) and file not in files:
+        if case.replaced and is_of(file, case.name) and file not in files:
             file.unlink(missing_ok=True)
-    return sum(file.name.endswith(SUFFIX) and not file.name.startswith(".") for file in segmentations.iterdir())
+    return count_cases(case.folder)
 
 
 def next_command(case: TrainingCase) -> str:
@@ -187,7 +194,7 @@ def _free_name(folder: Path, name: str, volume: vtkMRMLScalarVolumeNode) -> tupl
     except OSError as error:
         raise OutputError(f"{folder} cannot be read ({error.strerror or error}). Choose another folder.") from error
     number, candidate = 1, name
-    while own := [file for file in files if _is_of(file, candidate)]:
+    while own := [file for file in files if is_of(file, candidate)]:
         image = next((file for file in own if file.parent.name == IMAGES and file.name.endswith("_0000.nii.gz")), None)
         if image is not None and same_voxels(volume, image):
             # on a file system that knows no capital letters, the files may be called otherwise
@@ -195,12 +202,6 @@ def _free_name(folder: Path, name: str, volume: vtkMRMLScalarVolumeNode) -> tupl
         number += 1
         candidate = f"{name}_{number}"
     return candidate, False
-
-
-def _is_of(file: Path, name: str) -> bool:
-    """Return whether a file in a training folder is of a case, whatever its format."""
-    numbered = r"_\d{4}" if file.parent.name == IMAGES else ""
-    return re.match(rf"{re.escape(name)}{numbered}\.", file.name, re.IGNORECASE) is not None
 
 
 def _on_grid_of(

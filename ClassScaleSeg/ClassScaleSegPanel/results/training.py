@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ClassScaleSegLib.errors import ClassScaleError
@@ -15,7 +17,11 @@ from ..widgets.texts import ask, tell, tell_error
 from .section import attempt
 
 if TYPE_CHECKING:
+    from ClassScaleSegLib.scene.training import TrainingCase
+    from ClassScaleSegLib.scene.training_folder import SavedCase
     from slicer import vtkMRMLSegmentationNode
+
+_MOST_NAMES = 3  # cases and structures that a sentence names
 
 
 def save_for_training(node: vtkMRMLSegmentationNode, state: PanelState) -> str:
@@ -26,6 +32,7 @@ def save_for_training(node: vtkMRMLSegmentationNode, state: PanelState) -> str:
     :returns: a sentence on what was saved, and how to go on; empty if nothing was.
     """
     from ClassScaleSegLib.scene.training import next_command, training_case, write_case
+    from ClassScaleSegLib.scene.training_folder import saved_cases
 
     title, failed = _("Save for training"), _("The case was not saved")
     no_memory = _("There is not enough memory to save the segmentation.")
@@ -37,9 +44,12 @@ def save_for_training(node: vtkMRMLSegmentationNode, state: PanelState) -> str:
     folder = volumes and ask_folder(title, "ClassScaleSeg/TrainingFolder")
     if not folder:
         return ""
-    case, fault = attempt(lambda: training_case(node, folder, volumes), no_memory)
-    question = _("{folder} has this volume already, as the case {name}. Replace its image and its segmentation?")
-    if case is not None and case.replaced and not ask(question.format(folder=folder, name=case.name), title):
+    found, fault = attempt(
+        lambda: (training_case(node, folder, volumes), saved_cases(Path(folder))),
+        no_memory,
+    )
+    case, saved = found or (None, [])
+    if case is not None and saved and not ask(_question(case, saved), title, "\n".join(map(_listed, saved))):
         return ""
     count = None
     if case is not None:
@@ -55,6 +65,31 @@ def save_for_training(node: vtkMRMLSegmentationNode, state: PanelState) -> str:
         said.append(text.format(models=", ".join(case.unedited)))
     said.append(_("To make a dataset of the cases: {command}").format(command=next_command(case)))
     return " ".join(said)
+
+
+def _question(case: TrainingCase, saved: Sequence[SavedCase]) -> str:
+    """Return which cases the folder has, the latest first, and the question whether this one is to be saved there."""
+    text = (
+        _("{folder} has these cases: {cases}.")
+        if len(saved) <= _MOST_NAMES
+        else _("{folder} has {count} cases, the latest of which are {cases}.")
+    )
+    names = "; ".join(map(_listed, saved[:_MOST_NAMES]))
+    said = text.format(folder=case.folder, count=len(saved), cases=names)
+    if case.replaced:
+        question = _("This volume is the case {name} there. Replace its image and its segmentation?")
+    else:
+        question = _("Save this volume as the new case {name}?")
+    return f"{said}\n\n{question.format(name=case.name)}"
+
+
+def _listed(case: SavedCase) -> str:
+    """Return name and time of a case, and which structures were corrected, if that is known."""
+    when = case.saved.strftime("%Y-%m-%d %H:%M")
+    if not case.corrected:
+        return f"{case.name} ({when})"
+    names = ", ".join(case.corrected[:_MOST_NAMES]) + ("..." if len(case.corrected) > _MOST_NAMES else "")
+    return _("{name} ({when}, corrected: {names})").format(name=case.name, when=when, names=names)
 
 
 def _volumes(node: vtkMRMLSegmentationNode, state: PanelState, title: str) -> tuple[Any, ...]:

@@ -27,9 +27,13 @@ def tell_error(text: str, title: str) -> None:
     slicer.util.errorDisplay(translated(text), windowTitle=title, textFormat=qt.Qt.PlainText)
 
 
-def ask(question: str, title: str) -> bool:
-    """Show a message box with a question, and return whether the user has pressed OK."""
-    return bool(slicer.util.confirmOkCancelDisplay(question, windowTitle=title, textFormat=qt.Qt.PlainText))
+def ask(question: str, title: str, details: str = "") -> bool:
+    """Show a message box with a question, and return whether the user has pressed OK.
+
+    :param details: what a button of the box shows.
+    """
+    more = {"detailedText": details} if details else {}
+    return bool(slicer.util.confirmOkCancelDisplay(question, windowTitle=title, textFormat=qt.Qt.PlainText, **more))
 
 
 def ask_yes(question: str, title: str) -> bool:

@@ -5449,6 +5449,10 @@
         <translation>Für Training speichern</translation>
     </message>
     <message>
+        <source>Save this volume as the new case {name}?</source>
+        <translation>Diesen Bilddatensatz als neuen Fall {name} speichern?</translation>
+    </message>
+    <message>
         <source>The case was not saved</source>
         <translation>Der Fall wurde nicht gespeichert</translation>
     </message>
@@ -5457,12 +5461,24 @@
         <translation>Der Speicher reicht nicht, um die Segmentierung zu speichern.</translation>
     </message>
     <message>
+        <source>This volume is the case {name} there. Replace its image and its segmentation?</source>
+        <translation>Dieser Bilddatensatz ist dort der Fall {name}. Sein Bild und seine Segmentierung ersetzen?</translation>
+    </message>
+    <message>
         <source>To make a dataset of the cases: {command}</source>
         <translation>Um aus den Fällen einen Datensatz zu machen: {command}</translation>
     </message>
     <message>
-        <source>{folder} has this volume already, as the case {name}. Replace its image and its segmentation?</source>
-        <translation>{folder} enthält diesen Bilddatensatz schon, als Fall {name}. Dessen Bild und Segmentierung ersetzen?</translation>
+        <source>{folder} has these cases: {cases}.</source>
+        <translation>{folder} enthält diese Fälle: {cases}.</translation>
+    </message>
+    <message>
+        <source>{folder} has {count} cases, the latest of which are {cases}.</source>
+        <translation>{folder} enthält {count} Fälle, die neuesten sind {cases}.</translation>
+    </message>
+    <message>
+        <source>{name} ({when}, corrected: {names})</source>
+        <translation>{name} ({when}, korrigiert: {names})</translation>
     </message>
     <message>
         <source>{name} is saved. Cases in the folder: {count}.</source>

@@ -1,0 +1,47 @@
+"""Remember on a segmentation node which of its structures have been corrected."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLSegmentationNode
+
+_CORRECTED = "ClassScaleSeg.Corrected"  # attribute: ids of segments, as JSON; of a frame, the sequence keeps it
+
+
+def note_corrected(node: vtkMRMLSegmentationNode, segment_id: str) -> None:
+    """Note that a structure has been corrected."""
+    node.SetAttribute(_CORRECTED, json.dumps([*dict.fromkeys((*_noted(node), segment_id))]))
+
+
+def corrected_structures(node: vtkMRMLSegmentationNode) -> tuple[str, ...]:
+    """Return the names of the structures of a node that have been corrected and are still there.
+
+    What somebody has changed in the Segment Editor itself is not known.
+
+    >>> import slicer
+    >>> node = slicer.vtkMRMLSegmentationNode()
+    >>> for name in ("liver", "spleen"):
+    ...     _ = node.GetSegmentation().AddEmptySegment(name, name)
+    >>> note_corrected(node, "spleen")
+    >>> corrected_structures(node)
+    ('spleen',)
+    """
+    segments = map(node.GetSegmentation().GetSegment, _noted(node))
+    return tuple(segment.GetName() or "" for segment in segments if segment is not None)
+
+
+def forget_corrected(node: vtkMRMLSegmentationNode) -> None:
+    """Forget which structures have been corrected, because a run makes them anew."""
+    node.RemoveAttribute(_CORRECTED)
+
+
+def _noted(node: vtkMRMLSegmentationNode) -> list[str]:
+    """Return the ids. A scene from elsewhere is not trusted."""
+    try:
+        found = json.loads(node.GetAttribute(_CORRECTED) or "[]")
+    except (ValueError, RecursionError):
+        return []
+    return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
