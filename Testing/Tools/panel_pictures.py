@@ -3,7 +3,8 @@
     python Testing/Tools/panel_pictures.py FOLDER
     python Testing/Tools/panel_pictures.py FOLDER de     # in German
 
-A copy of ``panel.png`` is in Resources/Screenshots. Fonts and colours differ from those in Slicer.
+Copies of ``panel.png`` and ``correction-bar.png`` are in Resources/Screenshots. Fonts and colours differ from those in
+Slicer.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # file, width in pixels before scaling, scale factor, source of the list of classes, theme
 PICTURES = (
     ("panel.png", 440, "1", "model", "light"),
+    ("correction-bar.png", 440, "1", "correcting", "light"),
     ("350.png", 350, "1", "anatomy", "light"),
     ("371.png", 371, "1", "model", "dark"),
     ("426.png", 426, "1", "long", "light"),
@@ -50,9 +52,10 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
     """Write a picture of the panel.
 
     :param width: pixels, before scaling.
-    :param classes: "model": run the sample, and tick two structures. "anatomy": show a list with long names, and the
-        section "Advanced". "long": the same with two channels, a volume and a message whose names are very long.
-        "several": run two models on two volumes and a broken one, compare the results, and show every section.
+    :param classes: "model": run the sample, tick two structures, and show the section "Advanced". "anatomy": show a
+        list with long names, and the section "Advanced". "long": the same with two channels, a volume and a message
+        whose names are very long. "several": run two models on two volumes and a broken one, compare the results, and
+        show every section. "correcting": the bar above the Segment Editor, after a run.
     :param theme: "light" or "dark".
     """
     sys.path[:0] = [str(ROOT / "Testing" / "Python")]
@@ -81,10 +84,16 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
         panel.runs.render()
         panel.channels.render(panel.state.parameters, ("T1", long))
     if classes == "model":
+        panel.ui.advancedCollapsibleButton.collapsed = False
         run(panel, application)
         panel.results.table.tick(["Segment_3", "Segment_4"])
     if classes == "several":
         show_several(panel, application)
+    if classes == "correcting":
+        run(panel, application)
+        save(correction_bar(panel, application, width), file)
+        application.widget.cleanup()
+        return
     window = ModulePanel(application.widget.parent)
     window.setVerticalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
     bar = window.verticalScrollBar().sizeHint().width()
@@ -96,12 +105,37 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
     window.resize(width - bar, content.sizeHint().height())
     for _round in range(4):
         application.processEvents()
-    if not content.grab().save(str(file)):
-        raise SystemExit(f"{file} could not be written.")
+    save(content, file)
     least = window.minimumSizeHint().width()
     print(f"{file}: {content.width} pixels without the scroll bar of {bar}; the panel needs {least} with it")
     application.widget.cleanup()
     window.release()
+
+
+def save(widget: Any, file: Path) -> None:
+    """Write a picture of a widget. A panel has few colours, so a palette takes less than half the bytes."""
+    from PIL import Image
+
+    if not widget.grab().save(str(file)):
+        raise SystemExit(f"{file} could not be written.")
+    with Image.open(file) as picture:
+        few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    few.save(file, optimize=True)
+
+
+def correction_bar(panel: Any, application: Any, width: int) -> Any:
+    """Return the bar above the Segment Editor, while it corrects a structure."""
+    from slicer_application import slicer
+
+    correcting, editor = panel.results.correcting, slicer.modules.segmenteditor.widgetRepresentation()
+    fault = correcting.begin(panel.state.node, "Segment_3")
+    if fault:
+        raise SystemExit(fault)
+    editor.resize(width, 400)
+    editor.show()
+    for _round in range(4):
+        application.processEvents()
+    return correcting.bar.widget
 
 
 def run(panel: Any, application: Any) -> None:

@@ -53,6 +53,7 @@ class CorrectionBar:
         inside.addWidget(self.lock_box)
         inside.addLayout(buttons)
         self.widget.visible = False
+        self.widget.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Maximum)  # the editor gets the height
         layout.insertWidget(0, self.widget)
 
     @property
