@@ -464,7 +464,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
             logic.saveForTraining(segmentationNode, "/data/corrected")
 
         The folder gets ``images/NAME_0000.nii.gz``, one file per channel, and ``segmentations/NAME.seg.nrrd`` on the
-        same grid, for ``classscaleseg-train collect``. A segment without a voxel says that the image has no such
+        same grid, for ``classscaleseg-train finetune``. A segment without a voxel says that the image has no such
         structure; a structure without a segment may be in it.
 
         :param folder: of all cases; it need not exist.

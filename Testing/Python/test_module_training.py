@@ -21,6 +21,7 @@ from ClassScaleSegLib.scene.dicom import remember_origin
 from ClassScaleSegLib.scene.results import show_result
 from ClassScaleSegLib.scene.segmentation_reader import open_structures
 from ClassScaleSegLib.scene.source_volumes import channel_names, remember_volumes, source_volumes
+from ClassScaleSegLib.scene.training import next_command, training_case  # noqa: E402
 from ClassScaleSegLib.scene.training_folder import saved_cases
 from slicer_application import (
     TURNED,
@@ -291,7 +292,7 @@ def test_the_button_saves_and_says_how_to_go_on(panel, found, tmp_path, monkeypa
     choose(monkeypatch, tmp_path)
     panel.ui.trainingButton.click()
     command = f"classscaleseg-train collect {tmp_path} -d 300"
-    assert panel.results.text == f"CT_1 is saved. Cases in the folder: 1. To make a dataset of the cases: {command}"
+    assert panel.results.text == f"CT_1 is saved. Cases in the folder: 1. To make a dataset: {command}"
     assert told == []
     node.GetSegmentation().RemoveSegment(node.GetSegmentation().GetNthSegmentID(0))
     asked = []
@@ -362,15 +363,21 @@ def test_the_command_names_the_channels_and_a_result_that_nobody_corrected_is_to
     choose(monkeypatch, tmp_path / "my cases")
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: True)
     panel.ui.trainingButton.click()
-    command = f'classscaleseg-train collect "{tmp_path}/my cases" -d 300 --channels T1 "T2 FLAIR"'
+    finetune = f'classscaleseg-train finetune "{tmp_path}/my cases" -m Brain -o better.zip'
     assert panel.results.text.endswith(
-        f"Nobody has corrected it since Brain found it. To make a dataset of the cases: {command}"
+        f"Nobody has corrected it since Brain found it. To train Brain further on the cases: {finetune}"
     )
+    for models in ([UsedModel("A"), UsedModel("B")], [UsedModel('x"; rm -r $HOME; "')], [UsedModel("`id`")]):
+        remember_origin(node, models, [])
+        case = training_case(node, tmp_path / "my cases")
+        command = f'classscaleseg-train collect "{tmp_path}/my cases" -d 300 --channels T1 "T2 FLAIR"'
+        assert case.model == "" and next_command(case) == command
+    remember_origin(node, [UsedModel("Brain")], open_structures(node).statistics)
     array = slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, node.GetSegmentation().GetNthSegmentID(0))
     array[np.nonzero(array)[0][0]] = 0
     node.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap").Modified()
     panel.ui.trainingButton.click()
-    assert "Nobody" not in panel.results.text and panel.results.text.endswith(command)
+    assert "Nobody" not in panel.results.text and panel.results.text.endswith(finetune)
     for names in ('["T1; rm -r", "x"]', "[1, 2]", "{}", "[[", '["T1"]'):
         node.SetAttribute("ClassScaleSeg.ChannelNames", names)
         assert channel_names(node) == (), "a scene from elsewhere"

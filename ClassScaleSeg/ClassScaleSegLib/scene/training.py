@@ -28,7 +28,7 @@ from ..images.layers import layer_counts
 from ..images.seg_nrrd import write_seg_nrrd
 from ..images.segmentation import Segmentation
 from .corrected import corrected_structures
-from .dicom import unedited_result_of
+from .dicom import origin_of, unedited_result_of
 from .nifti_volume import check_nifti_grid, same_voxels, write_nifti
 from .segmentation_node import occupied_box
 from .segmentation_reader import labels_of, open_segmentation
@@ -58,6 +58,7 @@ class TrainingCase(NamedTuple):
     :ivar unedited: the names of the models that found the structures, if nobody has edited them since.
     :ivar corrected: the names of the structures that were corrected, as far as this is known.
     :ivar replaced: whether the folder has a case of the same image, of that name.
+    :ivar model: name of the model that made the segmentation, if it was a single one; "" if none is known.
     :ivar notices: sentences on what the user should know about the segmentation.
     """
 
@@ -69,6 +70,7 @@ class TrainingCase(NamedTuple):
     unedited: tuple[str, ...]
     corrected: tuple[str, ...]
     replaced: bool
+    model: str
     notices: tuple[str, ...]
 
 
@@ -111,7 +113,11 @@ def training_case(
     name, replaced = _free_name(path, case_name(first.GetName() or "", len(kept)) + frame, first)
     unedited = tuple(model.name for model in models)
     corrected = corrected_structures(node)
-    return TrainingCase(path, name, kept, segmentation, channels, unedited, corrected, replaced, notices)
+    origin, _ = origin_of(node)
+    # The name comes from the scene, and a command of it is to be copied: nothing that a shell would run.
+    known = len(origin) == 1 and re.fullmatch(r"[\w .,:()+-]+", origin[0].name) is not None
+    model = origin[0].name if known else ""
+    return TrainingCase(path, name, kept, segmentation, channels, unedited, corrected, replaced, model, notices)
 
 
 def _checked(volumes: Sequence[vtkMRMLScalarVolumeNode | None]) -> tuple[vtkMRMLScalarVolumeNode, ...]:
@@ -163,7 +169,10 @@ def write_case(case: TrainingCase, replace: bool = False) -> int:
 
 
 def next_command(case: TrainingCase) -> str:
-    """Return the command that makes a raw dataset of the training folder of a case."""
+    """Return the command that trains the model of a case further, or else makes a raw dataset of its folder."""
+    if case.model:
+        model, output = _quoted(case.model), "better.zip"
+        return " ".join(("classscaleseg-train", "finetune", _quoted(str(case.folder)), "-m", model, "-o", output))
     channels = ["--channels", *map(_quoted, case.channels)] if case.channels else []
     return " ".join(("classscaleseg-train", "collect", _quoted(str(case.folder)), "-d", "300", *channels))
 

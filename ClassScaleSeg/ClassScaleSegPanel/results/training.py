@@ -63,7 +63,8 @@ def save_for_training(node: vtkMRMLSegmentationNode, state: PanelState) -> str:
     if case.unedited:
         text = _("Nobody has corrected it since {models} found it.")
         said.append(text.format(models=", ".join(case.unedited)))
-    said.append(_("To make a dataset of the cases: {command}").format(command=next_command(case)))
+    text = _("To train {model} further on the cases: {command}") if case.model else _("To make a dataset: {command}")
+    said.append(text.format(model=case.model, command=next_command(case)))
     return " ".join(said)
 
 

@@ -5465,8 +5465,12 @@
         <translation>Dieser Bilddatensatz ist dort der Fall {name}. Sein Bild und seine Segmentierung ersetzen?</translation>
     </message>
     <message>
-        <source>To make a dataset of the cases: {command}</source>
-        <translation>Um aus den Fällen einen Datensatz zu machen: {command}</translation>
+        <source>To make a dataset: {command}</source>
+        <translation>Um einen Datensatz zu erstellen: {command}</translation>
+    </message>
+    <message>
+        <source>To train {model} further on the cases: {command}</source>
+        <translation>Um {model} mit den Fällen weiter zu trainieren: {command}</translation>
     </message>
     <message>
         <source>{folder} has these cases: {cases}.</source>
