@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from ClassScaleSegLib import ImageError
+from ClassScaleSegLib import ImageError, Segmentation
 from ClassScaleSegLib.scene.corrected import corrected_structures
 from ClassScaleSegLib.scene.correction import (
     STRUCTURE,
@@ -14,11 +16,14 @@ from ClassScaleSegLib.scene.correction import (
     discard_correction,
     finish_correction,
 )
+from ClassScaleSegLib.scene.correction_voxels import fingerprint
+from ClassScaleSegLib.scene.results import show_result
 from ClassScaleSegLib.scene.segment_editor import Change, change_segment, editor_node, lock_others
 from ClassScaleSegLib.scene.segmentation_node import shared_image
 from ClassScaleSegLib.scene.segmentation_reader import LABELMAP, open_structures
 from ClassScaleSegLib.scene.sequence import add_segmentations
 from ClassScaleSegLib.scene.source_volumes import first_volume, remember_volumes
+from ClassScaleSegLib.scene.surfaces import SURFACE, show_3d
 from painting import EVERYWHERE, paint
 from slicer_application import add_volume, slicer, vtk_to_numpy
 from test_correction import KIDNEY, LIVER, SPLEEN, STRIP, correct, found, masks, voxels  # noqa: F401
@@ -44,6 +49,31 @@ def test_structures_that_a_run_has_changed_meanwhile_lose_nothing(found, unlocke
     wanted[STRIP] = np.where(larger[STRIP] == 0, 1, larger[STRIP])
     assert (voxels(found) == wanted).all()
     assert done.spared and done.others == ()
+
+
+def test_a_run_that_replaces_the_result_meanwhile_keeps_what_it_gives_to_others(scene, found):
+    volume = add_volume(np.zeros(SHAPE, np.int16), "CT")
+    correction = correct(found, LIVER)
+    paint(STRIP)
+    anew = np.roll(labels(), 2, axis=1)
+    opened = open_structures(found)
+    table, geometry = opened.segmentation.table, opened.segmentation.geometry
+    result = Segmentation(anew, table, geometry)
+    show_result(found, (result, result.statistics()), volume, False, True)
+    done = finish_correction(correction)
+    painted = labels() == 1
+    painted[STRIP] |= labels()[STRIP] == 0
+    others = anew > 1
+    assert (voxels(found) == np.where(others, anew, painted)).all()
+    assert done.spared and (painted & others).any() and done.before_ml == np.count_nonzero(anew == 1) / 1000
+
+
+def test_a_mask_is_known_again_on_another_part_of_its_lattice(found):
+    mask, whole = labels() > 1, grid_of(found)
+    part = replace(whole, size=(12, 13, 11), origin=tuple(whole.origin + whole.axes @ (3, 1, 1) + 1e-5))
+    assert fingerprint(mask[1:, 1:, 3:15], part) == fingerprint(mask, whole)
+    for axis in range(3):
+        assert fingerprint(np.roll(mask, 1, axis), whole) != fingerprint(mask, whole)
 
 
 def grid_of(node):
@@ -219,6 +249,22 @@ def test_the_frame_that_was_shown_is_corrected_and_no_other(frames, stays, keeps
     assert names == ["liver", "liver", "heart"] and (voxels(node) == wanted).all()
     again = correct(node, LIVER)
     assert not finish_correction(again).changed
+
+
+def test_surfaces_of_a_frame_follow_its_voxels(frames):
+    node, browser, _volume = frames
+    go_to(browser, 1)
+    show_3d(node, [LIVER, SPLEEN])
+    before = node.GetSegmentation().GetSegment(LIVER).GetRepresentation(SURFACE).GetBounds()[4:]
+    correction = correct(node, LIVER)
+    paint((slice(0, 1), slice(4, 8), slice(4, 8)))
+    finish_correction(correction)
+    segments = [node.GetSegmentation().GetSegment(identifier) for identifier in (LIVER, SPLEEN, KIDNEY)]
+    counts = [segment.GetRepresentation(SURFACE).GetNumberOfPolys() for segment in segments]
+    assert counts[0] and counts[1] and not counts[2]
+    assert segments[0].GetRepresentation(SURFACE).GetBounds()[4] < before[0] - 0.5
+    go_to(browser, 0)
+    assert not node.GetSegmentation().ContainsRepresentation(SURFACE)
 
 
 @pytest.mark.parametrize("missing", [False, True])

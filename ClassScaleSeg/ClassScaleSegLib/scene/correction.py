@@ -121,7 +121,7 @@ def begin_correction(node: vtkMRMLSegmentationNode, segment_id: str) -> vtkMRMLS
         fill_segmentation_node(correction, both, keep_empty=True)
         correction.SetAndObserveTransformNodeID(node.GetTransformNodeID())
     correction.GetDisplayNode().SetSegmentVisibility(OTHERS, False)
-    begin_notes(node, correction, segment_id, item, fingerprint(others))
+    begin_notes(node, correction, segment_id, item, fingerprint(others, whole.geometry))
     return correction
 
 
@@ -163,7 +163,7 @@ def _take_over(correction: vtkMRMLSegmentationNode, node: vtkMRMLSegmentationNod
     value, (geometry, table) = value_of(opened, segment_id), (opened.segmentation.geometry, opened.segmentation.table)
     own, others = divided(opened, value)
     drawn, left = painted(correction, (STRUCTURE, OTHERS), geometry)
-    unchanged = fingerprint(others) == notes["others"]
+    unchanged = fingerprint(others, geometry) == notes["others"]
     if left is None or not unchanged:  # what is left says nothing of the structures
         left = others
     new = own if drawn is None else drawn & (~others | own | ~left)

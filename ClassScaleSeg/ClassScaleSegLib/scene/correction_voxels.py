@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ..images.geometry import Geometry
     from .segmentation_reader import Opened
 
+_NOWHERE = 0.1234  # voxels, by which hardly any grid lies off
+
 
 def value_of(opened: Opened, segment_id: str) -> int:
     """Return the label value of a segment.
@@ -45,10 +47,18 @@ def divided(opened: Opened, value: int) -> tuple[np.ndarray, np.ndarray]:
     return own, others
 
 
-def fingerprint(mask: np.ndarray) -> str:
-    """Return what tells masks ``(z, y, x)`` apart, wherever they lie in their arrays."""
-    box = mask[tuple(occupied_box(mask))]
-    return hashlib.sha256(np.packbits(box).tobytes() + repr(box.shape).encode()).hexdigest()
+def fingerprint(mask: np.ndarray, geometry: Geometry) -> str:
+    """Return what tells masks apart, whatever part of the same lattice their arrays cover.
+
+    :param mask: bool ``(z, y, x)`` on the grid ``geometry``.
+    """
+    box = occupied_box(mask)
+    first = [part.start for part in reversed(box)] or [0, 0, 0]
+    place = np.linalg.inv(geometry.axes) @ geometry.origin + first
+    # Files round origins, and many a place lies on half a voxel. Elsewhere rounding changes nothing.
+    steps = np.floor(place + _NOWHERE).astype(int).tolist() if box else []
+    inside = mask[tuple(box)] if box else np.zeros((0, 0, 0), bool)
+    return hashlib.sha256(np.packbits(inside).tobytes() + repr((inside.shape, steps)).encode()).hexdigest()
 
 
 def painted(
