@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,6 +56,8 @@ def joined(rank: Rank, timeout: timedelta = TIMEOUT, store: distributed.Store | 
         backend = "nccl"
         torch.cuda.set_device(rank.device)
     numbers: dict[str, Any] = {} if store is None else {"rank": rank.number, "world_size": rank.count}
+    # DDP imports it, and its functions keep the group that exists then, as a default argument, for ever.
+    importlib.import_module("torch.distributed.nn.functional")
     try:
         distributed.init_process_group(backend, store=store, timeout=timeout, **numbers)
     except RuntimeError as error:
@@ -64,6 +68,9 @@ def joined(rank: Rank, timeout: timedelta = TIMEOUT, store: distributed.Store | 
         ) from error
     try:
         yield
+        # A network under DDP keeps the group, often in a cycle. gloo's threads end with the group, and one that still
+        # frees a tensor when the interpreter ends aborts the process.
+        gc.collect()
         distributed.destroy_process_group()
     except RuntimeError as error:
         if not isinstance(error, distributed.DistError) and _GLOO not in str(error):
