@@ -367,3 +367,37 @@ def test_label_maps_of_nnunet_have_the_names_of_its_dataset_json(tmp_path, capsy
     json_file.write_text(json.dumps({"labels": {"background": 0, "whole": [1, 2, 3]}, "regions_class_order": [1]}))
     assert main(["compare", *files]) == ExitCode.OK
     assert "label 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 2.0), (0.5, 1.0, 2.0)])
+@pytest.mark.parametrize("several", [False, True])
+def test_voxels_of_the_label_ignore_are_not_scored(tmp_path, capsys, spacing, several):
+    json_file, one, two = tmp_path / "dataset.json", tmp_path / "labelsTr", tmp_path / "found"
+    json_file.write_text(json.dumps({"labels": {"background": 0, "kidney_left": 1, "my cyst": 2, "ignore": 3}}))
+    one.mkdir(), two.mkdir()
+    labels = np.zeros(SHAPE, np.uint16)
+    labels[0, :4], labels[0, 4:6], labels[1, :2], labels[5] = 1, 3, 2, 3
+    image = Segmentation(labels, DRAWN, GRID).to_image()
+    sitk.WriteImage(image, one / "a.nii.gz")
+    fold = round(GRID.spacing[0] / spacing[0])
+    finer = np.zeros(SHAPE, np.uint16)
+    finer[0, :8], finer[1, :2], finer[5, :3] = 7, 8, 8  # rows 4 and 5 of the kidney, and plane 5, are ignored
+    origin = (GRID.origin[0] + (spacing[0] - 1) / 2, *GRID.origin[1:])
+    grid = Geometry((SHAPE[2] * fold, SHAPE[1], SHAPE[0]), spacing, origin)
+    Segmentation(finer.repeat(fold, 2), FOUND, grid).write(two / "a.seg.nrrd")
+    files = [one, two] if several else [one / "a.nii.gz", two / "a.seg.nrrd"]
+    assert main(["compare", *map(str, files), "--json"]) == ExitCode.OK
+    found = json.loads(capsys.readouterr().out)
+    (rows,) = found["cases"].values()
+    assert [(row["name"], round(row["dice"], 6)) for row in rows] == [("kidney_left", 0.8), ("my cyst", 1.0)]
+    assert rows[0]["other_volume_ml"] == pytest.approx(6 * 12 * 2 / 1000) and not any(found["missed"].values())
+
+
+def test_a_structure_of_this_name_in_another_table_is_compared(tmp_path, capsys):
+    table = tmp_path / "names.csv"
+    LabelTable.from_names({1: "kidney_left", 2: "ignore", 3: "only drawn"}).to_csv(table)
+    drawn().write(tmp_path / "a.nii.gz")
+    sitk.WriteImage(drawn().to_image(), tmp_path / "b.nii.gz")
+    files = [str(tmp_path / "b.nii.gz"), str(tmp_path / "b.nii.gz")]
+    assert main(["compare", *files, "--labels", str(table), "--other-labels", str(table)]) == ExitCode.OK
+    assert "Mean Dice 1.000 over 3 structures" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from ..errors import ImageError, named, reason
 from ..labels.table import LabelTable
+from .comparison import onto_grid
 from .dicom.deflate import read_header
 from .dicom.headers import is_dicom, is_dicom_seg, is_structure_set
 from .dicom.rtstruct_reader import read_structure_set
@@ -21,6 +23,8 @@ from .paired_cases import Pair, refuse_missing, table_beside
 from .segmentation import Segmentation
 from .structures_on_grid import structures_on_grid
 from .suffixes import RTSTRUCT_SUFFIX
+
+_IGNORE = "ignore"  # the name in dataset.json of voxels that were not annotated
 
 
 class ReadPair(NamedTuple):
@@ -54,7 +58,8 @@ def read_pair(
 ) -> ReadPair:
     """Read two segmentations, with the names of their labels: given ones, their own, or those in a file beside them.
 
-    Structure sets are filled on the grid of the other segmentation, or on that of an image.
+    Structure sets are filled on the grid of the other segmentation, or on that of an image. As in nnU-Net's evaluation,
+    where the reference has the label "ignore" of a ``dataset.json``, neither has anything.
 
     :param tables: names of the labels of both; by default, a label image has those of ``ct.labels.csv`` beside
         ``ct.nii.gz``, as `Segmentation.write` writes it, of a ``.tsv`` of BIDS, of its NIfTI header, or else names such
@@ -86,7 +91,8 @@ def read_pair(
             own_frames = {_frame_of_reference(file)}
         both.append(segmentation)
         frames.append(own_frames - {""})
-    return ReadPair(both[0], both[1], (*notices, *_doubts(files, frames, both[0].geometry, both[1].geometry)))
+    doubts = _doubts(files, frames, both[0].geometry, both[1].geometry)
+    return ReadPair(*_without_ignored(both[0], both[1]), (*notices, *doubts))
 
 
 def read_segmentation(path: Path, image: Path) -> tuple[Segmentation, tuple[str, ...]]:
@@ -108,6 +114,37 @@ def read_segmentation(path: Path, image: Path) -> tuple[Segmentation, tuple[str,
             "were the same."
         )
     return _read_named(path, None, notices), tuple(notices)
+
+
+def _without_ignored(reference: Segmentation, other: Segmentation) -> tuple[Segmentation, Segmentation]:
+    """Empty both where the reference has the label "ignore" of nnU-Net, and forget the label."""
+    value = _ignored(reference.table)
+    ignored = None if value is None else sum(layer == value for layer in reference.layers)
+    if ignored is not None and ignored.any():
+        to_other = onto_grid(reference.geometry, other.geometry)
+        there = ignored if to_other is None else to_other(ignored.astype(np.uint16)) > 0
+        reference, other = _emptied(reference, ignored), _emptied(other, there)
+    if (of_other := _ignored(other.table)) is not None:
+        other = _emptied(other, sum(layer == of_other for layer in other.layers))
+    return tuple(
+        replace(
+            each, table=LabelTable(tuple(label for label in each.table if label.value != unscored), each.table.file)
+        )
+        for each, unscored in ((reference, value), (other, of_other))
+    )
+
+
+def _ignored(table: LabelTable) -> int | None:
+    """Return the value of the label "ignore", if the table is a ``dataset.json`` that has it."""
+    if table.file is None or table.file.suffix.lower() != ".json":
+        return None
+    return next((label.value for label in table if label.name == _IGNORE), None)
+
+
+def _emptied(segmentation: Segmentation, where: np.ndarray) -> Segmentation:
+    """Return a segmentation without its voxels in some places, given as booleans ``(z, y, x)``."""
+    first, *others = (np.where(where, np.uint16(0), layer) for layer in segmentation.layers)
+    return replace(segmentation, labels=first, more_layers=tuple(others))
 
 
 def _doubts(files: tuple[Path, Path], frames: list[set[str]], first: Geometry, second: Geometry) -> Iterator[str]:
