@@ -777,7 +777,7 @@ SENTENCES = (
     _("{name} could not be segmented ({fault}). See Slicer's error log."),
     _("{name} does not consist of label maps, which alone can be painted. In the module Segmentations, make {labelmap} its source representation."),
     _("{name} does not have the classes {classes}, which tell {name2} where to look. Name others (--locate-with, --locate-classes), or let it see the whole image (--locate-with none)."),
-    _("{name} has 8 bits, but {name2}{scale} is not one float32 factor for each row of it."),
+    _("{name} has 8 bits, but {factors} is not one float32 factor for each row of it."),
     _("{name} has found none of {missing}, so the result is empty."),
     _("{name} has no parts."),
     _("{name} has no segment for {name2} (label value {value}). Give the DICOM segmentation of the same result."),

@@ -57,9 +57,10 @@ def in_full(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if name.endswith(SCALE) and name.removesuffix(SCALE) in stored:
             continue
         if tensor.dtype == torch.int8:
-            scale = stored.get(name + SCALE)
+            factors = name + SCALE
+            scale = stored.get(factors)
             if scale is None or scale.dtype != torch.float32 or scale.shape != tensor.shape[:1] or tensor.dim() < 2:
-                raise ModelError(f"{name} has 8 bits, but {name}{SCALE} is not one float32 factor for each row of it.")
+                raise ModelError(f"{name} has 8 bits, but {factors} is not one float32 factor for each row of it.")
             tensor = tensor.float().flatten(1).mul(scale[:, None]).view(tensor.shape)
         tensors[name] = tensor
     return tensors

@@ -3587,8 +3587,8 @@
         <translation>{name} hat die Klassen {classes} nicht, die {name2} sagen, wo zu suchen ist. Nennen Sie andere (--locate-with, --locate-classes), oder lassen Sie es das ganze Bild sehen (--locate-with none).</translation>
     </message>
     <message>
-        <source>{name} has 8 bits, but {name2}{scale} is not one float32 factor for each row of it.</source>
-        <translation>{name} hat 8 Bit, aber {name2}{scale} ist nicht ein float32-Faktor für jede seiner Zeilen.</translation>
+        <source>{name} has 8 bits, but {factors} is not one float32 factor for each row of it.</source>
+        <translation>{name} hat 8 Bit, aber {factors} ist nicht ein float32-Faktor für jede seiner Zeilen.</translation>
     </message>
     <message>
         <source>{name} has found none of {missing}, so the result is empty.</source>
