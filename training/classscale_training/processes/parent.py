@@ -34,7 +34,14 @@ def forked_end_with_parent() -> None:
 
 
 def _wait_for(parent: int) -> None:
-    while os.getppid() == parent:
+    import psutil
+
+    try:
+        process = psutil.Process(parent)
+    except psutil.Error:  # it has ended already
+        return
+    # Where a process that has lost its parent does not get another one (Windows), the parent is asked for.
+    while os.getppid() == parent and process.is_running():
         time.sleep(_SECONDS_BETWEEN)
 
 
