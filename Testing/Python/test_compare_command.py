@@ -396,7 +396,6 @@ def test_voxels_of_the_label_ignore_are_not_scored(tmp_path, capsys, spacing, se
 def test_a_structure_of_this_name_in_another_table_is_compared(tmp_path, capsys):
     table = tmp_path / "names.csv"
     LabelTable.from_names({1: "kidney_left", 2: "ignore", 3: "only drawn"}).to_csv(table)
-    drawn().write(tmp_path / "a.nii.gz")
     sitk.WriteImage(drawn().to_image(), tmp_path / "b.nii.gz")
     files = [str(tmp_path / "b.nii.gz"), str(tmp_path / "b.nii.gz")]
     assert main(["compare", *files, "--labels", str(table), "--other-labels", str(table)]) == ExitCode.OK

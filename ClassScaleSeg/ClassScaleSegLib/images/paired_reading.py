@@ -126,12 +126,14 @@ def _without_ignored(reference: Segmentation, other: Segmentation) -> tuple[Segm
         reference, other = _emptied(reference, ignored), _emptied(other, there)
     if (of_other := _ignored(other.table)) is not None:
         other = _emptied(other, sum(layer == of_other for layer in other.layers))
-    return tuple(
-        replace(
-            each, table=LabelTable(tuple(label for label in each.table if label.value != unscored), each.table.file)
-        )
-        for each, unscored in ((reference, value), (other, of_other))
-    )
+    return _without(reference, value), _without(other, of_other)
+
+
+def _without(segmentation: Segmentation, value: int | None) -> Segmentation:
+    """Return a segmentation whose table lacks a label, of which it has no voxel."""
+    table = segmentation.table
+    labels = tuple(label for label in table if label.value != value)
+    return replace(segmentation, table=LabelTable(labels, table.file))
 
 
 def _ignored(table: LabelTable) -> int | None:
