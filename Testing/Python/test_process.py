@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -187,6 +188,28 @@ def test_what_a_dead_child_leaves_running_does_not_hold_its_parent_up(temporary,
         assert process.wait() == "failed" and "model cannot be used" in process.error
         sleeper = int(process.log.splitlines()[1])
         assert wait_until(lambda: not psutil.pid_exists(sleeper) or not is_alive(psutil.Process(sleeper)))
+
+
+def test_a_child_that_prints_faster_than_it_is_heard_waits(temporary, python):
+    line = "import json; text = json.dumps({'event': 'progress', 'stage': 'segment', 'message': 'x' * 20000})"
+    code = f"{line}\nfor _ in range(20000): print(text)\nprint('the end', flush=True)"
+    threads, before = threading.active_count(), psutil.Process().memory_info().rss
+    with SegmentationProcess(python=python(f'exec {{python}} -c "{code}"')) as process:
+        process.job = toy_job(process)
+        process.start()
+        time.sleep(3)
+        assert psutil.Process().memory_info().rss - before < 50 << 20, "of the 400 MB that the child has to say"
+        largest = 0
+        while process.state == "running":
+            largest = max(largest, len(process.poll()))
+            assert psutil.Process().memory_info().rss - before < 100 << 20
+        assert 500 < largest <= 1001  # and the error in the end
+        assert process.log.splitlines()[-2] == "the end" and len(process.log) < 21e6
+    with SegmentationProcess(python=python(f'exec {{python}} -c "{code}"')) as process:
+        process.job = toy_job(process)
+        process.start()
+        time.sleep(1)
+    assert wait_until(lambda: threading.active_count() == threads)  # nobody waits to be heard
 
 
 def test_an_interpreter_that_is_not_there(temporary, tmp_path):

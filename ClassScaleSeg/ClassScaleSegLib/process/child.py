@@ -30,7 +30,9 @@ from .work_folder import CANCEL_FILE, make_work_folder, remove_work_folder
 
 _SECONDS_TO_STOP = 1.0  # in which the child may remove what it was writing; then it is killed
 _LONGEST_LINE = 1 << 20  # bytes
-_LOG_LINES = 5000
+_LOG_LINES, _LOG_LINE = 5000, 4000  # lines, and characters of one
+_UNREAD_LINES = 1000  # then the child waits until somebody reads
+_SECONDS_TO_LOOK = 0.5  # whether the job has ended, while nobody reads
 _MODELS_FOLDER = "CLASSSCALESEG_MODELS"  # environment variable with the folder of the catalogue
 
 
@@ -75,7 +77,7 @@ class SegmentationProcess:
         self._log: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
         self._output: collections.deque[str] = collections.deque(maxlen=20)  # the last lines that are not events
         self._reported: str | None = None  # the error that the child has reported
-        self._lines: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
+        self._lines: queue.Queue[tuple[str, str | None]] = queue.Queue(_UNREAD_LINES)
         self._pending: list[Event] = []  # events of this process, not the child's
         self._open_pipes: set[str] = set()
         self._child: subprocess.Popen | None = None
@@ -209,14 +211,23 @@ class SegmentationProcess:
         with pipe:
             while line := pipe.readline(_LONGEST_LINE):
                 self._heard = self._heard or name == "stdout"
-                self._lines.put((name, line.decode("utf-8", "replace").rstrip()))
-        self._lines.put((name, None))
+                if not self._pass_on(name, line.decode("utf-8", "replace").rstrip()):
+                    return
+        self._pass_on(name, None)
+
+    def _pass_on(self, name: str, line: str | None) -> bool:
+        """Put a line into the queue when it has room, and return whether anybody will read it."""
+        while self.state in ("new", "running") and not self._stopping:
+            with contextlib.suppress(queue.Full):
+                self._lines.put((name, line), timeout=_SECONDS_TO_LOOK)
+                return True
+        return False
 
     def _collect(self, timeout: float) -> list[Event]:
         with self._lock:
             events, self._pending = self._pending, []
             with contextlib.suppress(queue.Empty):
-                while True:
+                for _ in range(_UNREAD_LINES):  # a child that prints without end does not keep the caller here
                     name, line = self._lines.get(timeout=0 if events else timeout)
                     if line is None:
                         self._open_pipes.discard(name)
@@ -224,8 +235,8 @@ class SegmentationProcess:
                         self._note(event)
                         events.append(event)
                     elif line:
-                        self._log.append(line)
-                        self._output.append(line)
+                        self._log.append(line[:_LOG_LINE])
+                        self._output.append(line[:_LOG_LINE])
             child = self._child
             if self.state == "running" and not self._stopping and child is not None and self._has_ended(child):
                 self._conclude(child.returncode)
@@ -235,7 +246,7 @@ class SegmentationProcess:
 
     def _note(self, event: Event) -> None:
         if event.text:
-            self._log.append(event.text)
+            self._log.append(event.text[:_LOG_LINE])
         if event.kind == "error":
             self._reported, self.kind = event.text, event.facts.get("kind")
         elif event.kind == "result":
