@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 import requests  # noqa: E402
-from ClassScaleSegLib.server import connections, converting, guard, jobs, receiving, responses, uploads  # noqa: E402
+from ClassScaleSegLib.server import app, connections, converting, guard, jobs, receiving, responses, uploads  # noqa: E402
 from ClassScaleSegLib.server.limits import Limits  # noqa: E402
 from ClassScaleSegLib.server.tokens import Tokens  # noqa: E402
 from live_server import SLOT, Ahead, Api, live_server  # noqa: E402
@@ -38,8 +38,16 @@ from server_child import (  # noqa: E402, F401  (fixtures)
 
 def test_a_client_that_stops_reading_events_harms_nobody(api, child, monkeypatch):
     monkeypatch.setattr(connections, "SECONDS_TO_READ", 1.0)
-    child.does("for number in range(20000): say(event='progress', stage='segment', message='x' * 10000)")
-    gone, lost = [], connections.Connection.connection_lost
+    monkeypatch.setattr(app, "_SECONDS_BETWEEN", 0.001)  # all 40 MB of messages are to be sent
+    child.does("for number in range(20000): say(event='message', message='x' * 10000)")
+    made, gone, waiting = [], [], [0]
+    connected, lost = connections.Connection.connection_made, connections.Connection.connection_lost
+
+    def note_made(each, transport):
+        made.append((each, transport))
+        connected(each, transport)
+
+    monkeypatch.setattr(connections.Connection, "connection_made", note_made)
     monkeypatch.setattr(
         connections.Connection, "connection_lost", lambda each, exc: gone.append(each.client) or lost(each, exc)
     )
@@ -49,7 +57,9 @@ def test_a_client_that_stops_reading_events_harms_nobody(api, child, monkeypatch
         while api.wait(name, "running", "finished")["state"] == "running":
             begun = time.monotonic()
             assert api("get", "health").status_code == 200 and time.monotonic() - begun < 10
-            time.sleep(0.2)
+            waiting += [at.get_write_buffer_size() for each, at in made if each.client == deaf.getsockname()]
+            time.sleep(0.02)
+        assert 0 < max(waiting) < 1 << 20
         assert psutil.Process().memory_info().rss - before < 100 << 20
         assert wait_until(lambda: deaf.getsockname() in gone)
         assert is_closed(deaf)
