@@ -242,7 +242,8 @@ def test_a_run_that_diverges_stops_with_a_sentence_and_keeps_its_checkpoint(tmp_
 @pytest.mark.parametrize("name", ["nix", "cuda:99"])
 def test_a_device_that_is_not_there_is_a_sentence(tmp_path, capsys, name):
     assert main(["--folder", str(tmp_path), "--device", name]) == 1
-    assert f"The device {name} cannot be used (" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"The device {name} cannot be used (" in error and "Use --device cpu, or" in error
 
 
 def test_a_run_cannot_be_continued_with_another_network(tmp_path, capsys):

@@ -6,10 +6,11 @@ import torch
 from ClassScaleSegLib.errors import ClassScaleError, reason
 
 
-def usable_device(name: str) -> torch.device:
+def usable_device(name: str, option: str = "--device") -> torch.device:
     """Return the device with a name, once something has been stored there.
 
     :param name: "cpu", "cuda", "cuda:1" or "mps"; "auto" for a GPU of CUDA if there is one, else the CPU.
+    :param option: by which the user chooses it.
     :raises ClassScaleError: if there is no such device, or PyTorch cannot use it.
 
     >>> usable_device("cpu")
@@ -22,6 +23,7 @@ def usable_device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ClassScaleError(
-            f"The device {name} cannot be used ({reason(error)}). Choose cpu, or install a PyTorch for this device."
+            f"The device {name} cannot be used ({reason(error)}). Use {option} cpu, or install a PyTorch for this "
+            "device."
         ) from error
     return device

@@ -93,7 +93,7 @@ def _device(device: str, number: int, processes: int) -> torch.device:
     cores = int(os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // processes)))
     torch.set_num_threads(cores if device == "cpu" else 1)
     if device == "mps" or not torch.cuda.device_count():
-        usable_device(device)
+        usable_device(device, "-device")
     found = {"cpu": processes, "cuda": torch.cuda.device_count()}.get(device, 1)
     if found < processes:
         raise ClassScaleError(
