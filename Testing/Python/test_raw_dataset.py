@@ -358,6 +358,21 @@ def test_nnunet_gets_a_copy_of_what_it_could_not_read(raw, capsys, change, diffe
     assert f"Warning: nnU-Net cannot use {file} as it is: {difference}. It gets" in capsys.readouterr().err
 
 
+def test_a_single_case_is_trained_with_the_fold_all(raw, tmp_path, capsys):
+    for case in ("a", "b"):
+        raw.image(case).unlink()
+        raw.label(case).unlink()
+    raw.write(numTraining=1)
+    assert main(["plan", "-d", "7", "-npfp", "1", "--no_pbar"]) == 0
+    preprocess = ["preprocess", "-d", "7", "-c", "2d", "-np", "1", "--no_pbar"]
+    assert main(preprocess) == 0
+    assert capsys.readouterr().out.endswith("Next: classscaleseg-train train 7 2d all\n")
+    splits = tmp_path / "preprocessed" / raw.folder.name / "splits_final.json"
+    splits.write_text('[{"train": ["c"], "val": ["c"]}]')  # the user's own
+    assert main(preprocess) == 0
+    assert capsys.readouterr().out.endswith("Next: classscaleseg-train train 7 2d 0\n")
+
+
 def test_planning_and_preprocessing_take_what_segmenting_takes(raw, tmp_path, capsys):
     file, planned = raw.folder / "dataset.json", tmp_path / "preprocessed" / raw.folder.name
     raw.content["labels"] = {"background": 0, "kidney_left": 1, "kidney_right": 2, "c": 3}

@@ -66,6 +66,7 @@ def preprocess(options: argparse.Namespace) -> int:
     from .label_files import LABEL_FILES, label_files
     from .label_index import begin_index, index_file
     from .preprocessed_folder import being_preprocessed, decided_for_images, decided_for_labels, refuse_trained_on
+    from .splits import SPLITS
     from .stock_faults import as_sentences
 
     plans = {dataset: preprocessed_json(str(dataset), f"{options.plans_name}.json") for dataset in options.d}
@@ -120,15 +121,16 @@ def preprocess(options: argparse.Namespace) -> int:
         done = [name for name in configurations if name in manager.available_configurations]
         if done:
             whole = "3d_fullres" if "3d_fullres" in done else done[0]
-            print(_next_step(dataset, options.plans_name, whole, raw.content["labels"]))
+            fold = "all" if len(raw.cases) == 1 and not (there / SPLITS).exists() else "0"
+            print(_next_step(dataset, options.plans_name, whole, fold, raw.content["labels"]))
     return 0
 
 
-def _next_step(dataset: int, plans_name: str, configuration: str, labels: dict[str, Any]) -> str:
+def _next_step(dataset: int, plans_name: str, configuration: str, fold: str, labels: dict[str, Any]) -> str:
     """Return the command that trains, without mirroring if left and right have different labels."""
     sides = " -tr ClassScaleTrainer_NoMirroring" if pair_of_sides(labels) is not None else ""
     plans = "" if plans_name == PLANS else f" -p {plans_name}"
-    return f"Next: classscaleseg-train train {dataset} {configuration} 0{sides}{plans}"
+    return f"Next: classscaleseg-train train {dataset} {configuration} {fold}{sides}{plans}"
 
 
 def _refuse_changed(folder: Path, raw: dict, planned: dict) -> None:
