@@ -47,11 +47,12 @@ class Steps:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "ClassScalePlans.json").write_text("{}")
         elif name == "train":
-            trained = f"{arguments[arguments.index('-tr') + 1]}__ClassScalePlans__3d_fullres/fold_all"
+            trained = f"{arguments[arguments.index('-tr') + 1]}__ClassScalePlans__3d_fullres/fold_{arguments[3]}"
             fold = Path(variables["nnUNet_results"], "Dataset001_mine", trained)
             (fold / "validation").mkdir(parents=True)
             (fold / "checkpoint_final.pth").write_text(str(len(self.calls)))
-            (fold / "validation" / "summary.json").write_text("{}")
+            summary = {"foreground_mean": {"Dice": 0.87654}, "metric_per_case": [{}]}
+            (fold / "validation" / "summary.json").write_text(json.dumps(summary))
         elif name == "export":
             Path(arguments[arguments.index("-o") + 1]).write_bytes(b"bundle")
         return 0
@@ -111,6 +112,13 @@ def summarize_toy():
     from ClassScaleSegLib.resources import resource
 
     return summarize(resource("Models", "toy-120.zip"))
+
+
+def test_only_cases_that_were_left_out_say_how_good_it_is(steps, corrected, capsys):
+    assert finetune(corrected) == 0
+    assert "Mean Dice" not in capsys.readouterr().out
+    assert finetune(corrected, "--fold", 0, "--overwrite") == 0
+    assert "Mean Dice of 1 case that the training has not seen: 0.877" in capsys.readouterr().out
 
 
 def test_what_is_done_is_not_done_again(steps, corrected):

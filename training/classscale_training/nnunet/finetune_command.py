@@ -43,7 +43,7 @@ _STEPS = {
     "plan": re.compile(r"(The plans of .*)"),
     "preprocess": re.compile(r"(?!)"),
     "train": re.compile(
-        r"[-\d]{10} [\d:.]+: ((?:Epoch|train_loss|val_loss|WARNING|The network|Of \d|Training done|Mean Val).*)"
+        r"[-\d]{10} [\d:.]+: ((?:Epoch|train_loss|val_loss|WARNING|The network|Of \d|Training done).*)"
     ),
     "export": re.compile(r"(.*)"),
 }
@@ -160,6 +160,8 @@ def run(options: argparse.Namespace) -> int:
             code = _step("train", [*learn, "-pretrained_weights", options.model], work, results)
             if code:
                 return code
+        if options.fold != "all":  # else the validation has seen what was trained on
+            print(_validated(fold / "validation" / "summary.json"))
         labels = ["--labels", str(work.raw / "labels.csv"), "--name", name]
         licence = ["--licence", options.licence] if options.licence else []
         export = ["-m", str(trained), "-f", options.fold, "-o", str(output), *labels, *licence]
@@ -228,6 +230,14 @@ def _keeps_sides(work: _Work, model: Path) -> bool:
         return True
     with open_source(model) as files:
         return not read_parts(files, None, "final", None).mirror_axes
+
+
+def _validated(summary: Path) -> str:
+    """Return a sentence on the validation of a fold."""
+    found = read_json(summary, {"foreground_mean": dict, "metric_per_case": list}, "Train this fold again.")
+    cases, dice = len(found["metric_per_case"]), found["foreground_mean"].get("Dice")
+    figure = "none" if dice is None else f"{dice:.3f}"
+    return f"Mean Dice of {cases} case{'s' * (cases != 1)} that the training has not seen: {figure}"
 
 
 def _step(name: str, arguments: Sequence[str], work: _Work, results: Path | None = None) -> int:
