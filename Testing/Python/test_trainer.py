@@ -124,7 +124,14 @@ def test_regions_are_summarised_as_nnunet_does_it(tmp_path):
 
 def test_a_training_is_continued_and_its_log_with_it(root, model, capsys):
     before = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    capsys.readouterr()
     assert _train(root, 3, "--c") == 0
+    export = f"export -d {DATASET} -c {CONFIGURATION} -tr {TRAINER} -o model.zip"
+    end = f"\n\nFold 0 has been trained: {model / 'fold_0'}\nNext: classscaleseg-train {export}\n"
+    assert capsys.readouterr().out.endswith(end)
+    assert _train(root, 3, "--val") == 0
+    summary = model / "fold_0" / "validation" / "summary.json"
+    assert summary.is_file() and capsys.readouterr().out.endswith(f"\n\nThe validation is {summary}.\n")
     after = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=False)
     assert (before["current_epoch"], after["current_epoch"]) == (2, 3)
     assert after["logging"]["train_losses"][:2] == before["logging"]["train_losses"]

@@ -135,7 +135,7 @@ def plan(options: argparse.Namespace) -> int:
         changed = differences(before, made)
         if changed:
             print(f"Warning: the plans replace earlier ones. {'; '.join(changed)}.", file=sys.stderr)
-        print(f"The plans of dataset {dataset} are {name}{like}.")
+        print(f"\nThe plans of dataset {dataset} are {name}{like}.")  # after nnU-Net's lines
         plans = "" if name == PLANS else f" -plans_name {name}"
         whole = "3d_fullres" if "3d_fullres" in made["configurations"] else next(iter(made["configurations"]))
         print(f"Next: classscaleseg-train preprocess -d {dataset} -c {whole}{plans}")

@@ -122,6 +122,7 @@ def preprocess(options: argparse.Namespace) -> int:
         if done:
             whole = "3d_fullres" if "3d_fullres" in done else done[0]
             fold = "all" if len(raw.cases) == 1 and not (there / SPLITS).exists() else "0"
+            print()  # after nnU-Net's lines
             print(_next_step(dataset, options.plans_name, whole, fold, raw.content["labels"]))
     return 0
 

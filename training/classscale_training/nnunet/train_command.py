@@ -107,7 +107,31 @@ def train(options: argparse.Namespace) -> int:
         begun = whole_network(given, lambda: _network(options, plans, dataset), rows)
     with begun as file:
         launch(train_fold, (options, None if file is None else str(file)), options.num_gpus, options.device)
+    if os.environ.get("RANK", "0") == "0":  # under torchrun, one process tells
+        print(_conclusion(options))
     return 0
+
+
+def _conclusion(options: argparse.Namespace) -> str:
+    """Return what the user looks for below nnU-Net's lines: where the results are, and the next command."""
+    dataset = dataset_folder("nnUNet_preprocessed", options.dataset_name_or_id).name
+    folder = Path(os.environ["nnUNet_results"], dataset, f"{options.tr}__{options.p}__{options.configuration}")
+    fold = folder / f"fold_{options.fold}"
+    if options.val:
+        return f"\nThe validation is {fold / 'validation' / 'summary.json'}."
+    told = f"\nFold {options.fold} has been trained: {fold}"
+    if options.disable_checkpointing or not _is_exported(options.tr):
+        return told
+    chosen = (("-c", options.configuration, "3d_fullres"), ("-tr", options.tr, TRAINER), ("-p", options.p, PLANS))
+    more = "".join(f" {option} {value}" for option, value, default in chosen if value != default)
+    return f"{told}\nNext: classscaleseg-train export -d {options.dataset_name_or_id}{more} -o model.zip"
+
+
+def _is_exported(trainer: str) -> bool:
+    from .trainer import ClassScaleTrainer
+
+    found: Any = find_trainer(trainer)
+    return issubclass(found, ClassScaleTrainer)
 
 
 def _codes(dataset: str) -> LabelTable | None:
