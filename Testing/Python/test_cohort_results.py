@@ -193,6 +193,21 @@ def test_statistics_of_many_cases_have_the_formats_that_one_case_can_have(cases,
     assert "done already" in capsys.readouterr().out
 
 
+def test_no_table_of_all_cases_is_left_when_no_case_has_a_result(cases, tmp_path, capsys):
+    (cases / "b.nii.gz").unlink()
+    out, table = tmp_path / "out", tmp_path / "all.csv"
+    command = [cases, "-o", out, "--statistics", table, "--json-progress"]
+    whole = (cases / "a.nii.gz").read_bytes()
+    (cases / "a.nii.gz").write_text("no image")
+    assert segment(*command) != ExitCode.OK
+    assert not table.exists() and told(capsys)[-1]["statistics"] == []
+    (cases / "a.nii.gz").write_bytes(whole)
+    assert segment(*command) == ExitCode.OK and table.exists()
+    (cases / "a.nii.gz").write_text("no image")  # and the table would say what is not known any more
+    assert segment(*command) != ExitCode.OK
+    assert not table.exists()
+
+
 def test_the_statistics_of_all_cases_are_one_table(cases, tmp_path, capsys, monkeypatch):
     openpyxl = pytest.importorskip("openpyxl")
     out, table, book, folder = (tmp_path / name for name in ("out", "all.csv", "all.xlsx", "each"))

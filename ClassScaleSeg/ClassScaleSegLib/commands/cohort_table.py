@@ -17,7 +17,7 @@ from typing import Any
 
 from ..cohort.records import FOLDER
 from ..errors import ClassScaleError
-from ..files import replacing, sha256_of
+from ..files import replacing, sha256_of, unwritable
 from ..images.formats import check_writable
 from ..images.segmentation import Segmentation
 from ..images.statistics import STATISTICS_DIGITS, statistics_cells, statistics_columns
@@ -73,18 +73,31 @@ class CohortTable:
     def write(self, cases: Sequence[Case], without: Collection[str], reporter: Reporter) -> tuple[Path, ...]:
         """Write the tables of all cases that have a result. What cannot be counted is told, and left out.
 
+        If no case has one, no table is written, and those of earlier runs are removed.
+
         :param without: names of cases that have failed, and may have older results.
-        :returns: the tables.
+        :returns: the tables that are written.
         :raises OutputExistsError: if a file came meanwhile that may not be replaced.
         :raises OutputError: if a table, or the rows of a case, cannot be written.
         """
         done = [case for case in cases if case.name not in without and self._complete(case, reporter)]
+        if not done:
+            self._remove()
+            return ()
         for file in self._files:
             columns = ("Case", *_COLUMNS)
             with replacing(file, self._may_replace(file)) as temporary:
                 write_table(temporary, columns, self._rows(done), True, STATISTICS_DIGITS)
                 self._note(file, sha256_of(temporary))  # before it has its name: the process may be killed
         return tuple(self._files)
+
+    def _remove(self) -> None:
+        for file in self._files:
+            if file.exists() and self._may_replace(file):
+                try:
+                    file.unlink()
+                except OSError as error:
+                    raise unwritable(file, error) from error
 
     def _note(self, file: Path, digest: str) -> None:
         before = self._written(file)[-1:]  # is still there if the new table does not get its name
