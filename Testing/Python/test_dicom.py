@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 from ClassScaleSegLib import ImageError
+from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.images.reading import read_image
 
 pytest.importorskip("SimpleITK")
@@ -190,6 +191,19 @@ def test_a_localizer_in_the_series_is_left_out_with_a_word(tmp_path, scout):
     read = read_image(folder, 1)
     assert compare(read, planes()) < 1e-9
     assert read.notices == (f"{folder}: a scout.dcm left out: the header calls it a localizer.",)
+
+
+def test_a_folder_of_localizers_alone_is_refused(tmp_path, capsys):
+    folder, out = tmp_path / "scouts", tmp_path / "o.seg.nrrd"
+    write_series(folder, planes(tags=localizer().tags), SeriesDescription="Scout")  # parallel, at equal steps
+    said = r"scouts has no volume to segment, only series 'Scout' .* \(.*, 6 images\): it is a localizer\."
+    with pytest.raises(ImageError, match=said):
+        read_image(folder, 1)
+    write_series(folder, [localizer()], name="other.dcm", SeriesDescription="Topogram")
+    assert main(["segment", str(folder), "-m", "toy-120", "-o", str(out)]) == ExitCode.IMAGE
+    error = capsys.readouterr().err
+    assert "'Scout'" in error and "'Topogram'" in error and "localizer. Give the folder with the slices" in error
+    assert not out.exists()
 
 
 def test_what_accompanies_a_series_is_left_out(tmp_path):

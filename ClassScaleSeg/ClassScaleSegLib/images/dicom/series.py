@@ -87,6 +87,9 @@ def _only_series(folder: Path, notices: list[str]) -> list[Slice]:
         if kept and len(series) > 1:
             notices += [f"{_title(pieces)} is left out: {what}." for uid, pieces in series.items() if uid not in kept]
             series = kept
+    if all(any(all(map(needless, pieces)) for needless, _ in _NEEDLESS[:2]) for pieces in series.values()):
+        found = "; ".join(f"{_title(pieces)}: {not_a_volume(pieces)}" for pieces in series.values())
+        raise ImageError(f"{folder} has no volume to segment, only {found}. {_where_they_are(folder)}")
     if len(series) > 1:
         found = "; ".join(map(_title, series.values()))
         raise ImageError(
