@@ -90,5 +90,5 @@ def test_the_command_lists_what_fits_and_tells_what_a_model_segments(catalog, ca
     assert facts["locate_with"]["classes"] == ["teeth_lower", "teeth_upper"]
     assert main(["models", "info", "totalsegmentator-liver-vessels"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "      structures  liver_vessels, liver_tumor" in lines and "         regions  abdomen" in lines
+    assert lines[-1] == "      structures  liver_vessels, liver_tumor" and "         regions  abdomen" in lines
     assert "     locate_with  totalsegmentator-6mm: liver, with a margin of 20 mm" in lines

@@ -116,9 +116,8 @@ def _info(catalog: Catalog, options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(facts, indent=2))
         return
-    shown = {key: value for key, value in facts.items() if key != "parts"}
-    shown |= {key: ", ".join(facts[key]) for key in ("regions", "structures")}
-    shown["locate_with"] = _located(entry)
+    shown = {key: value for key, value in facts.items() if key not in ("parts", "structures")}
+    shown |= {"regions": ", ".join(facts["regions"]), "locate_with": _located(entry)}
     for key, value in shown.items():
         print(f"{key:>16}  {'-' if value in (None, '') else value}")
     for part in facts["parts"]:
@@ -126,6 +125,7 @@ def _info(catalog: Catalog, options: argparse.Namespace) -> None:
         for key, value in [*part.items(), *(fact for file in listed for fact in file.items())]:
             if value is not None:
                 print(f"{key:>16}  {value}")
+    print(f"{'structures':>16}  {', '.join(facts['structures']) or '-'}")  # last: there may be a hundred
 
 
 def _located(entry: Entry) -> str | None:
