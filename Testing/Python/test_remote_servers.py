@@ -193,9 +193,15 @@ def test_the_commands(folder, tmp_path, monkeypatch, capsys):
     with quick_server(server, Offers(["toy-120"]), Quick(), monkeypatch, require_token=True) as api:
         assert main(["servers", "list"]) == ExitCode.OK
         assert "There is none yet" in capsys.readouterr().out
-        add = ["servers", "add", "Lab", api.address, "--token-file", str(tmp_path / "token")]
+        add = ["servers", "add", "Lab", api.address]
+        monkeypatch.setattr("sys.stdin", io.StringIO())
         assert main(add) == ExitCode.OK
-        assert str(folder / TOKENS) in capsys.readouterr().out
+        error = capsys.readouterr().err
+        assert "You were not asked for the token of Lab" in error and "give --token-file, or set CLASSSCALESEG" in error
+        add += ["--token-file", str(tmp_path / "token")]
+        assert main(add) == ExitCode.OK
+        said = capsys.readouterr()
+        assert str(folder / TOKENS) in said.out and said.err == ""
         assert main(["servers", "test", "lab"]) == ExitCode.OK
         said = capsys.readouterr().out
         assert f"{api.address} runs ClassScaleSeg 0." in said and "It takes the token." in said

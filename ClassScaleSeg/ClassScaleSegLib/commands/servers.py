@@ -31,7 +31,7 @@ def add_servers_options(parser: Parser) -> None:
     )
     add.add_argument("name", metavar="NAME", help="name of your choice, by which --server takes it")
     add.add_argument("address", metavar="URL", help="address of the server, such as https://lab-gpu:8471")
-    text = f"file with the token (default: the environment variable {TOKEN}, or you are asked)"
+    text = f"file with the token (default: the environment variable {TOKEN}, or you are asked in a terminal)"
     add.add_argument("--token-file", type=Path, metavar="FILE", help=text)
     text = "file with the certificate of the server, or of who has signed it, if this system does not trust it"
     add.add_argument("--ca", type=Path, metavar="FILE", help=text)
@@ -58,14 +58,19 @@ def _add(servers: Servers, options: argparse.Namespace) -> None:
     """Add a server to your list, or change one. Its token is kept in the keyring of the system, if there is one."""
     if is_name(options.address) and not is_name(options.name):  # an address is no name, so the order is clear
         options.name, options.address = options.address, options.name
-    token = os.environ.get(TOKEN) or None
+    token, unasked = os.environ.get(TOKEN) or None, False
     if options.token_file is not None:
         token = read_token(options.token_file)
-    elif token is None and sys.stdin.isatty():
+    elif token is None and not sys.stdin.isatty():
+        unasked = True
+    elif token is None:
         token = getpass.getpass(f"Token of {options.name} (none: press Enter): ").strip() or None
     kept = servers.add(options.name, options.address, token, options.ca, options.insecure)
     server = servers.named(options.name)
     print(f"{options.name}: {server.address}" + (f". {kept}" if kept else ""))
+    if unasked:
+        said = f"You were not asked for the token of {options.name}, because standard input is not a terminal."
+        print(f"{said} If the server needs one, give --token-file, or set {TOKEN}.", file=sys.stderr)
     if not is_private(server.address):
         said = f"The connection to {server.address} is not encrypted: others in the network could read what is sent."
         more = "" if server.insecure else " Nothing is sent without --insecure: add it here for good, or to a command."
