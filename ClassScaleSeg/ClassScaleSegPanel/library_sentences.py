@@ -906,6 +906,7 @@ SENTENCES = (
     _("{value} has axes that do not span a volume. Correct the sform or qform of its header."),
     _("{value} has complex voxels; the model needs real numbers. Convert them to magnitudes."),
     _("{value} has its spacing in {units} ({field}), and only mm are read. Convert the numbers in its header, or export it again."),
+    _("{value} has lost its transform meanwhile, or has got another one."),
     _("{value} has more than {most_entries} entries in its header, too many to be read."),
     _("{value} has no frame at {value2}. Select another frame."),
     _("{value} has no frame of reference (FrameOfReferenceUID); the segmentation gets one of its own. Viewers that compare them may not show it over the images."),

@@ -25,7 +25,7 @@ from ClassScaleSegLib.scene.sequence import add_segmentations
 from ClassScaleSegLib.scene.source_volumes import first_volume, remember_volumes
 from ClassScaleSegLib.scene.surfaces import SURFACE, show_3d
 from painting import EVERYWHERE, paint
-from slicer_application import add_volume, slicer, vtk_to_numpy
+from slicer_application import TURNED, add_volume, slicer, transform, vtk_to_numpy
 from test_correction import KIDNEY, LIVER, SPLEEN, STRIP, correct, found, masks, voxels  # noqa: F401
 from test_module_compare import SHAPE, labels, scene, segmentation  # noqa: F401
 from test_module_logic import add_segment
@@ -91,6 +91,38 @@ def test_a_change_of_the_structure_itself_gives_way_to_what_is_painted(found):
     wanted = labels()
     wanted[STRIP] = 1
     assert (voxels(found) == wanted).all() and not done.spared and done.others == ("spleen", "kidney_left")
+
+
+@pytest.mark.parametrize("how", ["hardened", "run", "taken off", "moved"])
+@pytest.mark.parametrize("alone", [False, True])
+def test_nothing_is_moved_if_the_transform_changes_meanwhile(scene, found, how, alone):
+    """Hardened, and filled by a run, the same voxels have other coordinates; only moved, they have not."""
+    volume = add_volume(np.zeros(SHAPE, np.int16), "CT")
+    if alone:
+        for identifier in (SPLEEN, KIDNEY):
+            found.GetSegmentation().RemoveSegment(identifier)
+    moved = transform(found, ((1, 0, 0, 5), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)))
+    opened = open_structures(found)
+    correction = correct(found, LIVER)
+    paint(STRIP)
+    if how == "hardened":
+        found.HardenTransform()
+    elif how == "run":
+        show_result(found, opened[:2], volume, False, True)
+    elif how == "taken off":
+        found.SetAndObserveTransformNodeID(None)
+    else:
+        transform(found, TURNED)
+    if how in ("hardened", "run"):
+        with pytest.raises(ImageError, match=r"lost its transform meanwhile.* is the segmentation liver \(Result\)."):
+            finish_correction(correction)
+        assert open_structures(found).statistics == opened.statistics and correction_in(scene) is None
+        assert correction.GetParentTransformNode() is moved and masks(correction)[STRUCTURE][STRIP].any()
+    else:
+        before = labels() if not alone else np.where(labels() == 1, 1, 0)
+        wanted = before.copy()
+        wanted[STRIP] = np.where(before[STRIP] == 0, 1, before[STRIP])
+        assert finish_correction(correction).changed and (voxels(found) == wanted).all()
 
 
 # --- name, colour and codes

@@ -121,7 +121,8 @@ def begin_correction(node: vtkMRMLSegmentationNode, segment_id: str) -> vtkMRMLS
         fill_segmentation_node(correction, both, keep_empty=True)
         correction.SetAndObserveTransformNodeID(node.GetTransformNodeID())
     correction.GetDisplayNode().SetSegmentVisibility(OTHERS, False)
-    begin_notes(node, correction, segment_id, item, fingerprint(others, whole.geometry))
+    prints = (fingerprint(mask, whole.geometry) for mask in (others, own | others))
+    begin_notes(node, correction, segment_id, item, *prints)
     return correction
 
 
@@ -134,12 +135,13 @@ def finish_correction(correction: vtkMRMLSegmentationNode) -> Corrected:
     the name, colour and codes that the user has given it; its id and its label value stay.
 
     :raises ImageError: if the segmentation or the structure is not there any more, or the segmentation has become
-        surfaces. What the user has painted stays as a segmentation of its own, which is no correction any longer.
+        surfaces, or lost its transform and was filled anew, so that its coordinates are others. What the user has
+        painted stays as a segmentation of its own, which is no correction any longer.
     """
     try:
         node = owner_in(correction)
         with item_to_change(node, notes_of(correction)["item"]) as held:
-            done = _take_over(correction, held)
+            done = _take_over(correction, held, node.GetParentTransformNode() is correction.GetParentTransformNode())
     except ImageError as error:
         end_notes(correction)
         correction.GetSegmentation().RemoveSegment(OTHERS)
@@ -149,9 +151,10 @@ def finish_correction(correction: vtkMRMLSegmentationNode) -> Corrected:
     return done._replace(node=node)
 
 
-def _take_over(correction: vtkMRMLSegmentationNode, node: vtkMRMLSegmentationNode) -> Corrected:
+def _take_over(correction: vtkMRMLSegmentationNode, node: vtkMRMLSegmentationNode, in_place: bool) -> Corrected:
     """Take over what the user has painted into a segmentation, or a copy of a frame of it.
 
+    :param in_place: whether the segmentation is under the same transform as the correction.
     :raises ImageError: as :func:`finish_correction`. The segmentation is not changed.
     """
     notes, segment_id = notes_of(correction), notes_of(correction)["segment"]
@@ -162,6 +165,9 @@ def _take_over(correction: vtkMRMLSegmentationNode, node: vtkMRMLSegmentationNod
     opened = open_structures(node, local=True, grid_of=segment_id)
     value, (geometry, table) = value_of(opened, segment_id), (opened.segmentation.geometry, opened.segmentation.table)
     own, others = divided(opened, value)
+    # one that is only moved has its voxels where they were; after hardening a transform they have other coordinates
+    if not in_place and fingerprint(own | others, geometry) != notes["voxels"]:
+        raise ImageError(f"{node.GetName()} has lost its transform meanwhile, or has got another one.")
     drawn, left = painted(correction, (STRUCTURE, OTHERS), geometry)
     unchanged = fingerprint(others, geometry) == notes["others"]
     if left is None or not unchanged:  # what is left says nothing of the structures

@@ -24,17 +24,23 @@ STRUCTURE, OTHERS = "structure", "others"  # ids of the two segments
 _NODE = "ClassScaleSeg.Correction"  # role of the node, in the segmentation
 _NOTES = "ClassScaleSeg.Correcting"  # attribute of the node: what is corrected, and how things were before
 _LOOK = ("look_name", "look_color", "look_codes")
-_TEXTS = ("segment", "name", "item", "others", *_LOOK)
+_TEXTS = ("segment", "name", "item", "others", "voxels", *_LOOK)
 
 
 def begin_notes(
-    node: vtkMRMLSegmentationNode, correction: vtkMRMLSegmentationNode, segment_id: str, item: str, others: str
+    node: vtkMRMLSegmentationNode,
+    correction: vtkMRMLSegmentationNode,
+    segment_id: str,
+    item: str,
+    others: str,
+    voxels: str,
 ) -> None:
     """Note a correction on a segmentation, which is then shown in outlines, without the structure.
 
     :param segment_id: of the structure.
     :param item: index value of the frame, if the segmentation is part of a sequence.
     :param others: what tells the voxels of all others apart from those of later.
+    :param voxels: the same of all structures together.
     """
     note(node, _NODE, correction)
     notes = {
@@ -42,6 +48,7 @@ def begin_notes(
         "name": node.GetSegmentation().GetSegment(segment_id).GetName(),
         "item": item,
         "others": others,
+        "voxels": voxels,
     }
     notes |= _look(correction.GetSegmentation().GetSegment(STRUCTURE))
     correction.SetAttribute(_NOTES, json.dumps(notes | _show_outlines(node, segment_id)))

@@ -4103,6 +4103,10 @@
         <translation>{value} hat seine Abstände in {units} ({field}), und nur mm werden gelesen. Rechnen Sie die Zahlen im Header um, oder exportieren Sie die Datei neu.</translation>
     </message>
     <message>
+        <source>{value} has lost its transform meanwhile, or has got another one.</source>
+        <translation>{value} hat inzwischen seine Transformation verloren oder eine andere bekommen.</translation>
+    </message>
+    <message>
         <source>{value} has more than {most_entries} entries in its header, too many to be read.</source>
         <translation>{value} hat mehr als {most_entries} Einträge im Header, zu viele, um gelesen zu werden.</translation>
     </message>
