@@ -66,6 +66,19 @@ def test_the_output_may_lie_within_the_export(export, capsys):
     assert "2 of 4 series" in capsys.readouterr().out.splitlines()[-2]
 
 
+def test_folders_that_are_links_are_searched_once_also_in_a_circle(export, tmp_path, capsys):
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in ("one", "two"):
+        (linked / name).symlink_to(export / "PA2", target_is_directory=True)
+    (export / "PA2" / "circle").symlink_to(linked, target_is_directory=True)
+    assert sort(linked, "-o", linked / "sorted", "--json") == 0
+    (facts,) = json.loads(capsys.readouterr().out)
+    assert len(facts["files"]) == facts["images"] == 6
+    assert sort(linked, export / "PA1", export, "-o", linked / "sorted") == 1
+    assert "2 of 4 series" in capsys.readouterr().out
+
+
 def test_an_export_that_was_moved_is_sorted_again(export, tmp_path):
     assert sort(export / "PA2", "-o", tmp_path / "sorted") == 0
     export.rename(tmp_path / "moved")

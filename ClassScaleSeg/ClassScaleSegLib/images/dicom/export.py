@@ -144,13 +144,14 @@ def _link(file: Path, target: Path) -> None:
 
 
 def _files(places: Sequence[Path], without: Path | None, faults: list[str]) -> Iterator[Path]:
-    """Yield the visible files in places and below, in the order of their paths.
+    """Yield the visible files in places and below, in the order of their paths, also those behind links.
 
     :raises ImageError: if a place does not exist.
     """
     if missing := [place for place in places if not place.exists()]:
         raise ImageError(f"{missing[0]} does not exist.")
     passed_over = without.resolve() if without is not None else None
+    seen = {place.resolve() for place in places}
 
     def unreadable(error: OSError) -> None:
         faults.append(f"{error.filename} cannot be read ({error.strerror}).")
@@ -159,10 +160,13 @@ def _files(places: Sequence[Path], without: Path | None, faults: list[str]) -> I
         if place.is_file():
             yield place
             continue
-        for root, folders, files in os.walk(place, onerror=unreadable):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            if passed_over is not None:
-                folders[:] = [name for name in folders if Path(root, name).resolve() != passed_over]
+        for root, folders, files in os.walk(place, onerror=unreadable, followlinks=True):
+            visible_folders = {name: Path(root, name).resolve() for name in sorted(folders) if not name.startswith(".")}
+            folders.clear()
+            for name, real in visible_folders.items():
+                if real not in seen and passed_over not in (real, *real.parents):
+                    seen.add(real)  # links may lead to a folder twice, or in a circle
+                    folders.append(name)
             visible = (Path(root, name) for name in sorted(files) if not name.startswith("."))
             yield from (file for file in visible if file.is_file())
 
