@@ -96,6 +96,22 @@ def test_series_of_the_same_name_get_their_identifiers_too(tmp_path, capsys):
     assert [one["images"] for one in facts] == [6, 6] and {one["left_out"] for one in facts} == {None}
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_series_keeps_its_folder_when_another_of_its_name_comes_or_goes(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(Path, "symlink_to", lambda *_: (_ for _ in ()).throw(OSError(1314, "not allowed")))
+    export, output = tmp_path / "export", tmp_path / "sorted"
+    for number in "21":
+        write_series(export / number, planes(seed=int(number)), f"1.2.{number}", **SMITH)
+        assert sort(export, "-o", output) == 0
+    names = ["4711-20260102-1", "4711-20260102-1-1.2.1"]
+    for places in ([export], [export / "1"], [export / "2"]):
+        assert sort(*places, "-o", output) == 0
+        assert sorted(folder.name for folder in output.iterdir()) == names
+    for name, number in zip(names, "21", strict=True):
+        assert np.array_equal(read_series(output / name).voxels, read_series(export / number).voxels)
+
+
 def test_slices_of_one_series_in_two_folders_become_one(tmp_path):
     volume = planes(6)
     for part in (0, 1):

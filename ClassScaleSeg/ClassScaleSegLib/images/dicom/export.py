@@ -29,6 +29,8 @@ class ExportedSeries:
 
     :ivar uid: SeriesInstanceUID.
     :ivar name: of the folder that it gets: patient ID, date of the study, number and description of the series.
+    :ivar other_name: the same with the UID of the series, or without it if the name has it: the folder may be called
+        so if the export has grown since, or has fewer series.
     :ivar files: those of its images, in the order of their paths.
     :ivar images: number of slices or frames.
     :ivar needless: why nobody would segment it, such as "it is a localizer"; "" otherwise.
@@ -37,6 +39,7 @@ class ExportedSeries:
 
     uid: str
     name: str
+    other_name: str
     modality: str
     description: str
     files: tuple[Path, ...]
@@ -89,25 +92,30 @@ def read_export(
         progress()
     names = {uid: _name(slices[0].file) for uid, slices in pieces.items()}
     count = Counter(name.casefold() for name in names.values())  # some file systems take A and a for the same
-    for uid, name in names.items():  # such as two studies of one day
-        if not name or count[name.casefold()] > 1:
-            names[uid] = "-".join(filter(None, (name, _part(uid[-_LONGEST:])))) or "series"
-    found = (_described(uid, names[uid], slices) for uid, slices in pieces.items())
+    both: dict[str, tuple[str, str]] = {}
+    for uid, name in names.items():
+        whole = "-".join(filter(None, (name, _part(uid[-_LONGEST:])))) or "series"
+        alone = name and count[name.casefold()] == 1  # and not such as two studies of one day
+        both[uid] = (name, whole) if alone else (whole, name)
+    found = (_described(uid, *both[uid], slices) for uid, slices in pieces.items())
     return Export(tuple(sorted(found, key=lambda series: (series.name, series.uid))), tuple(faults))
 
 
 def link_series(series: ExportedSeries, folder: Path) -> Path:
     """Make a folder with links to the files of a series, or copies where the file system has no links.
 
-    What an earlier run has put there stays, but links whose target is missing.
+    What an earlier run has put there stays, but links whose target is missing. If that run gave the folder the other
+    name, it keeps it: a second folder would be segmented as a second case.
 
     :param folder: in which the folder of the series is.
     :returns: the folder of the series.
     :raises OutputError: if it has other files, also of the same names, or cannot be written.
     """
-    target = folder / series.name
+    target, earlier = folder / series.name, folder / series.other_name
     wanted = dict(zip(_file_names(series.files), series.files, strict=True))
     try:
+        if series.other_name and _holds_some(earlier, wanted) and not _holds_some(target, wanted):
+            target = earlier
         target.mkdir(parents=True, exist_ok=True)
         there = {entry.name for entry in visible_files(target)}
         if others := sorted(there - wanted.keys()):
@@ -128,6 +136,11 @@ def link_series(series: ExportedSeries, folder: Path) -> Path:
     except OSError as error:
         raise unwritable(target, error) from error
     return target
+
+
+def _holds_some(folder: Path, files: dict[str, Path]) -> bool:
+    """Return whether a folder has one of some files, by the names that they have there."""
+    return any((folder / name).exists() and _same(file, folder / name) for name, file in files.items())
 
 
 def _same(file: Path, other: Path) -> bool:
@@ -171,7 +184,7 @@ def _files(places: Sequence[Path], without: Path | None, faults: list[str]) -> I
             yield from (file for file in visible if file.is_file())
 
 
-def _described(uid: str, name: str, slices: list[Slice]) -> ExportedSeries:
+def _described(uid: str, name: str, other_name: str, slices: list[Slice]) -> ExportedSeries:
     once = {(piece.instance, piece.frame, piece.position): piece for piece in reversed(slices)}  # the first of copies
     slices = list(reversed(once.values()))
     files = tuple(dict.fromkeys(piece.file for piece in slices))
@@ -184,7 +197,8 @@ def _described(uid: str, name: str, slices: list[Slice]) -> ExportedSeries:
         except ImageError as error:
             fault = str(error).removeprefix(f"{name}: ")
     first = slices[0]
-    return ExportedSeries(uid, name, first.modality, first.description, files, len(slices), needless, fault)
+    facts = first.modality, first.description, files, len(slices)
+    return ExportedSeries(uid, name, other_name, *facts, needless, fault)
 
 
 def _name(file: Path) -> str:
