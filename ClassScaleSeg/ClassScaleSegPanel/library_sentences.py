@@ -727,6 +727,7 @@ SENTENCES = (
     _("{folder} has no case, so there is no report to write."),
     _("{folder} has no DICOM series. {folder2}"),
     _("{folder} has no segmentation: none of its files ends with {suffixes}, or is in DICOM."),
+    _("{folder} has no volume to segment, only {found}. {folder2}"),
     _("{folder} has the case {name} of this volume. Replace it (replace=True), or choose another folder."),
     _("{folder} has {series} DICOM series: {found}. Name a folder with one of them: classscaleseg dicom sort makes a folder of each."),
     _("{folder} is a folder and {file} is a file: give two files, or two folders."),

@@ -3387,6 +3387,10 @@
         <translation>{folder} hat keine Segmentierung: Keine der Dateien endet mit {suffixes} oder ist in DICOM.</translation>
     </message>
     <message>
+        <source>{folder} has no volume to segment, only {found}. {folder2}</source>
+        <translation>{folder} hat kein Volumen, das segmentiert werden kann, nur {found}. {folder2}</translation>
+    </message>
+    <message>
         <source>{folder} has the case {name} of this volume. Replace it (replace=True), or choose another folder.</source>
         <translation>{folder} enthält schon den Fall {name} dieses Bilddatensatzes. Ersetzen Sie ihn (replace=True), oder wählen Sie einen anderen Ordner.</translation>
     </message>
