@@ -349,6 +349,7 @@ SENTENCES = (
     _("The confidence is that of one class in each voxel, so it cannot be computed where overlaps are kept. Leave out the confidence or overlap (--overlap)."),
     _("The connection to {address} is not encrypted, so others in the network could read {what}. Nothing was sent. {insecure_hint}"),
     _("The contours of the structures take more than {most_bytes} GiB, too much for a structure set. Smooth them, choose fewer classes, or write .seg.dcm."),
+    _("The correction"),
     _("the description of the model {model} {error}"),
     _("The details are in {file}; please report it with that file."),
     _("The DICOM files of {value} are not in Slicer's DICOM database any more, and a DICOM segmentation refers to them. Import them again in the module DICOM, or save .seg.nrrd."),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ClassScaleSegLib import ImageError, Segmentation
+from ClassScaleSegLib import Geometry, ImageError, Segmentation
 from ClassScaleSegLib.scene.corrected import corrected_structures
 from ClassScaleSegLib.scene.correction import (
     STRUCTURE,
@@ -123,6 +123,38 @@ def test_nothing_is_moved_if_the_transform_changes_meanwhile(scene, found, how, 
         wanted = before.copy()
         wanted[STRIP] = np.where(before[STRIP] == 0, 1, before[STRIP])
         assert finish_correction(correction).changed and (voxels(found) == wanted).all()
+
+
+@pytest.mark.parametrize("spacing", [1.0, 0.5])
+def test_what_is_painted_outside_of_the_segmentation_is_taken_over(found, spacing):
+    """As after Specify geometry in the Segment Editor."""
+    correction = correct(found, LIVER)
+    size = round(24 / spacing)
+    image, step = np.zeros((size,) * 3, np.uint8), round(1 / spacing)
+    image[-3 * step : -step, 2 * step : 4 * step, :step] = 1
+    away = -4.5 + spacing / 2  # of the first voxel, so that the image begins four voxels of 1 mm earlier
+    geometry = Geometry((size,) * 3, (spacing,) * 3, (-away, -away, away), (-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    image |= np.pad(labels() == 1, [(4, 24 - 4 - n) for n in SHAPE]).repeat(step, 0).repeat(step, 1).repeat(step, 2)
+    correction.GetSegmentation().GetSegment(STRUCTURE).AddRepresentation(LABELMAP, shared_image(image, geometry))
+    done = finish_correction(correction)
+    now = open_structures(found).segmentation
+    assert done.changed and done.after_ml == pytest.approx(np.count_nonzero(labels() == 1) / 1000 + 4 / 1000)
+    assert now.geometry.size == (20, 16, 19) and now.geometry.origin == (4, 2, 0)
+    wanted = np.zeros((19, 16, 20), np.uint16)
+    wanted[:12, 2:, 4:], wanted[17:19, :2, :1] = labels(), 1
+    assert (now.labels == wanted).all()
+
+
+def test_what_is_painted_is_taken_over_where_the_grid_of_the_segmentation_has_become_smaller(scene):
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Drawn")
+    for first, name in (((4, 4, 4), "one"), ((0, 0, 0), "two"), ((12, 12, 12), "three")):
+        add_segment(node, np.ones((2, 2, 2), np.uint8), 1, first, name=name)
+    correction = correct(node, "Segment_1")
+    paint(EVERYWHERE)
+    for identifier in ("Segment_2", "Segment_3"):
+        node.GetSegmentation().RemoveSegment(identifier)
+    assert finish_correction(correction).after_ml == pytest.approx((14**3 - 16) / 1000)
+    assert [row.voxels for row in open_structures(node).statistics] == [14**3 - 16]
 
 
 # --- name, colour and codes

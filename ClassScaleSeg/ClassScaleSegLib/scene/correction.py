@@ -34,7 +34,7 @@ from .correction_notes import (
     owner_in,
     take_look,
 )
-from .correction_voxels import divided, fingerprint, painted, take_from_other_grids, value_of
+from .correction_voxels import divided, fingerprint, painted, take_from_other_grids, value_of, with_room
 from .results import put_beside, removed_on_failure
 from .segment_editor import Change, change_segment, editor_node, lock_others, select_segment
 from .segmentation_node import fill_segmentation_node, shared_image
@@ -162,7 +162,7 @@ def _take_over(correction: vtkMRMLSegmentationNode, node: vtkMRMLSegmentationNod
     if target is None or (target.GetName() or "") != notes["name"]:
         raise ImageError(f"There is no structure {notes['name']} in {node.GetName()} any more.")
     _refuse_surfaces(node)
-    opened = open_structures(node, local=True, grid_of=segment_id)
+    opened = with_room(open_structures(node, local=True, grid_of=segment_id), correction, STRUCTURE)
     value, (geometry, table) = value_of(opened, segment_id), (opened.segmentation.geometry, opened.segmentation.table)
     own, others = divided(opened, value)
     # one that is only moved has its voxels where they were; after hardening a transform they have other coordinates

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +12,8 @@ import numpy as np
 from ..errors import ImageError
 from ..images.comparison import onto_grid
 from ..images.geometry import same_lattice
+from ..images.image_file import check_memory
+from ..images.segmentation import Segmentation
 from .segment_editor import Change, change_segment
 from .segmentation_node import occupied_box, shared_image
 from .segmentation_reader import LABELMAP, open_segmentation
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from .segmentation_reader import Opened
 
 _NOWHERE = 0.1234  # voxels, by which hardly any grid lies off
+_TOUCHING = 1e-3  # voxels, by which rounding may bring a centre beyond the edge of another voxel
 
 
 def value_of(opened: Opened, segment_id: str) -> int:
@@ -59,6 +64,36 @@ def fingerprint(mask: np.ndarray, geometry: Geometry) -> str:
     steps = np.floor(place + _NOWHERE).astype(int).tolist() if box else []
     inside = mask[tuple(box)] if box else np.zeros((0, 0, 0), bool)
     return hashlib.sha256(np.packbits(inside).tobytes() + repr((inside.shape, steps)).encode()).hexdigest()
+
+
+def with_room(opened: Opened, correction: vtkMRMLSegmentationNode, segment_id: str) -> Opened:
+    """Return what a segmentation holds on a grid that also has the voxels of a segment of its correction.
+
+    They may lie outside if the user has made the grid of the correction larger, or that of the segmentation has become
+    smaller, such as by segments that were removed.
+
+    :raises ImageError: if the memory is not enough.
+    """
+    drawn, segmentation = open_segmentation(correction, local=True, grid_of=segment_id), opened.segmentation
+    if drawn is None or segment_id not in drawn.ids.values():
+        return opened
+    box = occupied_box(divided(drawn, value_of(drawn, segment_id))[0])
+    if not box:
+        return opened
+    source, target = drawn.segmentation.geometry, segmentation.geometry
+    low, high = (np.array([getattr(part, end) for part in reversed(box)], float) for end in ("start", "stop"))
+    corners = np.where(list(np.ndindex(2, 2, 2)), high - 1, low) @ source.axes.T + source.origin
+    reached = (corners - target.origin) @ np.linalg.inv(target.axes).T
+    before = np.maximum(np.ceil(-0.5 - _TOUCHING - reached.min(0)), 0).astype(int)
+    after = np.maximum(np.ceil(reached.max(0) + 0.5 - _TOUCHING - target.size), 0).astype(int)
+    if not (before.any() or after.any()):
+        return opened
+    size = tuple((before + target.size + after).tolist())
+    check_memory("The correction", "x".join(map(str, size)), 2 * math.prod(size) * len(segmentation.layers))
+    geometry = replace(target, size=size, origin=tuple((target.origin - target.axes @ before).tolist()))
+    around = list(zip(before[::-1].tolist(), after[::-1].tolist(), strict=True))
+    labels, *more = (np.pad(layer, around) for layer in segmentation.layers)
+    return opened._replace(segmentation=Segmentation(labels, segmentation.table, geometry, more_layers=tuple(more)))
 
 
 def painted(

@@ -325,8 +325,8 @@ def _layers(pieces: Sequence[_Piece], first: np.ndarray, shape: tuple[int, ...])
     return builder.layers, layer_counts(builder.layers).sum(0)
 
 
-def _reference_extent(segmentation: vtkSegmentation, image: vtkOrientedImageData) -> tuple[int, ...] | None:
-    """Return the extent of the reference geometry, or ``None`` if it is not on the grid of ``image``."""
+def _reference_extent(segmentation: vtkSegmentation, image: vtkOrientedImageData) -> np.ndarray | None:
+    """Return the extent of the reference geometry, in voxels of ``image``; ``None`` if it is on another lattice."""
     import slicer
 
     converter = slicer.vtkSegmentationConverter
@@ -334,5 +334,8 @@ def _reference_extent(segmentation: vtkSegmentation, image: vtkOrientedImageData
     reference = slicer.vtkOrientedImageData()
     if not text or not converter.DeserializeImageGeometry(text, reference, False):
         return None
-    same = np.allclose(image_to_world(reference), image_to_world(image), atol=1e-4)
-    return reference.GetExtent() if same else None
+    own, other = image_to_world(image), image_to_world(reference)
+    away = np.rint(np.linalg.solve(own, other)[:3, 3])  # an image may count its voxels from elsewhere
+    own[:3, 3] += own[:3, :3] @ away
+    same = np.allclose(other, own, atol=1e-4)
+    return np.add(reference.GetExtent(), np.repeat(away, 2).astype(int)) if same else None

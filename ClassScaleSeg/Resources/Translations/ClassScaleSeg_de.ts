@@ -1151,6 +1151,10 @@
         <translation>Die Konturen der Strukturen brauchen mehr als {most_bytes} GiB, zu viel für einen Strukturdatensatz. Glätten Sie sie, wählen Sie weniger Klassen oder schreiben Sie .seg.dcm.</translation>
     </message>
     <message>
+        <source>The correction</source>
+        <translation>Die Korrektur</translation>
+    </message>
+    <message>
         <source>The details are in {file}; please report it with that file.</source>
         <translation>Einzelheiten stehen in {file}; bitte melden Sie den Fehler mit dieser Datei.</translation>
     </message>
