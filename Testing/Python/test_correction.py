@@ -184,6 +184,23 @@ def test_segments_that_the_user_adds_are_kept(found):
     assert inside.GetNumberOfSegments() == 4 and inside.GetNthSegment(3).GetName() == "cyst"
 
 
+@pytest.mark.parametrize("unlocked", [False, True])
+def test_segments_that_the_user_adds_take_voxels_from_others_if_these_are_unlocked(found, unlocked):
+    show_3d(found, [SPLEEN, KIDNEY])
+    correction = correct(found, LIVER)
+    correction.GetSegmentation().AddEmptySegment("new", "cyst")
+    lock_others(editor_node(slicer.mrmlScene), not unlocked)
+    box = (slice(6, 7), slice(0, 4), slice(3, 9))  # a part of the spleen, and background
+    paint(box, segment="new")
+    done = finish_correction(correction)
+    wanted = labels()
+    wanted[box] = 4 if unlocked else np.where(labels()[box] == 0, 4, labels()[box])
+    assert (voxels(found) == wanted).all()
+    assert done.others == (("spleen",) if unlocked else ()) and not done.changed
+    polygons = [found.GetSegmentation().GetSegment(i).GetRepresentation(SURFACE) for i in (SPLEEN, KIDNEY)]
+    assert all(surface.GetNumberOfPolys() for surface in polygons)
+
+
 def test_only_the_structure_is_filled_meanwhile(scene, found):
     display = found.GetDisplayNode()
     display.SetVisibility2DOutline(False)

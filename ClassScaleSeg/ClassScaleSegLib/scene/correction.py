@@ -34,7 +34,7 @@ from .correction_notes import (
     owner_in,
     take_look,
 )
-from .correction_voxels import divided, fingerprint, painted, take_from_other_grids, value_of, with_room
+from .correction_voxels import divided, fingerprint, painted, take_from_other_grids, take_voxels, value_of, with_room
 from .results import put_beside, removed_on_failure
 from .segment_editor import Change, change_segment, editor_node, lock_others, select_segment
 from .segmentation_node import fill_segmentation_node, shared_image
@@ -43,6 +43,8 @@ from .sequence import item_to_change, shown_item
 from .surfaces import give_surfaces, take_surfaces
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from slicer import vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 
     from ..images.geometry import Geometry
@@ -68,7 +70,7 @@ class Corrected(NamedTuple):
     :ivar name: of the structure.
     :ivar before_ml: volume of the structure before the correction, in mL.
     :ivar after_ml: and afterwards.
-    :ivar others: names of the structures that have lost voxels to it.
+    :ivar others: names of the structures that have lost voxels to it, or to segments that the user has added.
     :ivar changed: whether any voxel has changed.
     :ivar former_name: of the structure, if the user has given it another one; else empty.
     :ivar relabelled: whether the user has given it another name or colour, or other codes.
@@ -168,14 +170,17 @@ def _take_over(correction: vtkMRMLSegmentationNode, node: vtkMRMLSegmentationNod
     # one that is only moved has its voxels where they were; after hardening a transform they have other coordinates
     if not in_place and fingerprint(own | others, geometry) != notes["voxels"]:
         raise ImageError(f"{node.GetName()} has lost its transform meanwhile, or has got another one.")
-    drawn, left = painted(correction, (STRUCTURE, OTHERS), geometry)
+    more = [each for each in correction.GetSegmentation().GetSegmentIDs() if each not in (STRUCTURE, OTHERS)]
+    drawn, left, *masks = painted(correction, (STRUCTURE, OTHERS, *more), geometry)
     unchanged = fingerprint(others, geometry) == notes["others"]
     if left is None or not unchanged:  # what is left says nothing of the structures
         left = others
     new = own if drawn is None else drawn & (~others | own | ~left)
     removed, added = own & ~new, new & ~own
     taken = added & others
-    losing = [row for row in np.unique([layer[taken] for layer in opened.segmentation.layers]).tolist() if row]
+    replaced = np.any([others & ~left & ~taken & mask for mask in masks], axis=0)  # by segments that the user has added
+    away = taken | replaced
+    losing = [row for row in np.unique([layer[away] for layer in opened.segmentation.layers]).tolist() if row]
     names = {opened.ids[each]: table[each].name for each in losing if each != value}
     shown = take_surfaces(node, [segment_id, *names])
     lost = take_from_other_grids(node, names, taken, geometry)
@@ -183,8 +188,9 @@ def _take_over(correction: vtkMRMLSegmentationNode, node: vtkMRMLSegmentationNod
     for mask, change in ((removed, Change.REMOVE), (added & ~taken, Change.ADD), (taken, take)):
         if mask.any():
             change_segment(node, segment_id, shared_image(mask.astype(np.uint8), geometry), change)
+    lost_more = take_voxels(node, names, replaced, geometry) if replaced.any() else {}
     give_surfaces(node, shown)
-    _add_segments(correction, node)
+    _add_segments(correction, node, more)
     relabelled, changed = take_look(correction, target), bool(removed.any() or added.any())
     if changed:
         note_corrected(node, segment_id)
@@ -195,7 +201,7 @@ def _take_over(correction: vtkMRMLSegmentationNode, node: vtkMRMLSegmentationNod
         name,
         before_ml,
         after_ml,
-        tuple(names[identifier] for identifier in names if lost.get(identifier, True)),
+        tuple(names[each] for each in names if lost.get(each, True) or lost_more.get(each, False)),
         changed=changed,
         former_name=notes["name"] if name != notes["name"] else "",
         relabelled=relabelled,
@@ -251,16 +257,17 @@ def _voxel_ml(node: vtkMRMLSegmentationNode, geometry: Geometry) -> float:
     return geometry.voxel_volume * scale / 1000
 
 
-def _add_segments(correction: vtkMRMLSegmentationNode, node: vtkMRMLSegmentationNode) -> None:
+def _add_segments(
+    correction: vtkMRMLSegmentationNode, node: vtkMRMLSegmentationNode, segment_ids: Sequence[str]
+) -> None:
     """Copy to a segmentation the segments that the user has added to its correction."""
     import slicer
 
     source, target = correction.GetSegmentation(), node.GetSegmentation()
-    for identifier in source.GetSegmentIDs():
-        if identifier not in (STRUCTURE, OTHERS):
-            segment = slicer.vtkSegment()
-            segment.DeepCopy(source.GetSegment(identifier))
-            target.AddSegment(segment, target.GenerateUniqueSegmentID(identifier))
+    for identifier in segment_ids:
+        segment = slicer.vtkSegment()
+        segment.DeepCopy(source.GetSegment(identifier))
+        target.AddSegment(segment, target.GenerateUniqueSegmentID(identifier))
 
 
 def _remove(correction: vtkMRMLSegmentationNode) -> None:

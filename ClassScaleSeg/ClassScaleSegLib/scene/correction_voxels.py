@@ -118,20 +118,29 @@ def painted(
 def take_from_other_grids(
     node: vtkMRMLSegmentationNode, segment_ids: Collection[str], mask: np.ndarray, geometry: Geometry
 ) -> dict[str, bool]:
-    """Take voxels away from segments of which any is on another grid, from each on its own grid.
+    """Take voxels away from segments of which any is on another grid, as :func:`take_voxels` does.
 
     Slicer's own logic would bring a whole segment onto the grid of the mask, which may be coarser.
 
+    :returns: as that does; nothing if all are on the grid of the mask, where they still have them.
+    """
+    if all(same_lattice(geometry, _grid_of(node, identifier)) for identifier in segment_ids):
+        return {}
+    return take_voxels(node, segment_ids, mask, geometry)
+
+
+def take_voxels(
+    node: vtkMRMLSegmentationNode, segment_ids: Collection[str], mask: np.ndarray, geometry: Geometry
+) -> dict[str, bool]:
+    """Take voxels away from segments, from each on its own grid.
+
     :param segment_ids: of segments with voxels.
     :param mask: bool ``(z, y, x)`` on the grid ``geometry``, in the coordinates of the node.
-    :returns: for each segment whether it has lost any voxel; nothing if all are on the grid of the mask, where they
-        still have them.
+    :returns: for each segment whether it has lost any voxel.
     """
     import slicer
 
     lost: dict[str, bool] = {}
-    if all(same_lattice(geometry, _grid_of(node, identifier)) for identifier in segment_ids):
-        return lost
     for identifier in segment_ids:
         own = _grid_of(node, identifier)  # only now, because an image that several share may have shrunk
         place = onto_grid(geometry, own)

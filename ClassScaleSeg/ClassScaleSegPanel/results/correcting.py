@@ -170,7 +170,7 @@ class Correcting:
             said.append(_("Voxels were taken from {names}.").format(names=names))
         if done.spared:
             said.append(_("Other structures have changed meanwhile, and keep what they have now."))
-        table = self._old_table(done.node) if done.changed or done.relabelled else None
+        table = self._old_table(done.node) if done.changed or done.relabelled or done.others else None
         if table is not None:
             text = _("The statistics in the table {name} are from before the correction.")
             said.append(text.format(name=table.GetName()))
