@@ -278,6 +278,21 @@ def test_inspect_tells_what_a_model_is_and_what_a_job_takes(model, ct, capsys):
     assert 0.3 < facts["memory on a CPU (GiB)"] < 1
 
 
+def test_inspect_warns_of_a_header_with_two_places_as_segment_does(model, ct, tmp_path, capsys):
+    nib = pytest.importorskip("nibabel")
+    read = nib.load(ct())
+    moved = read.affine.copy()
+    moved[0, 3] += 7
+    read.set_qform(read.affine, 1)
+    read.set_sform(moved, 1)
+    nib.save(read, tmp_path / "two.nii.gz")
+    assert run("inspect", model, tmp_path / "two.nii.gz", "--json") == ExitCode.OK
+    (warning,) = json.loads(capsys.readouterr().out)["warnings"]
+    assert "7.00 mm apart" in warning
+    assert cpu(tmp_path / "two.nii.gz", "-m", model, "-o", tmp_path / "o.nrrd") == ExitCode.OK
+    assert warning in " ".join(capsys.readouterr().err.split())
+
+
 def test_pack_makes_a_bundle_that_segments_alike(model, ct, tmp_path):
     image, bundle = ct(), tmp_path / "small.zip"
     assert run("pack", model, "-o", bundle, "--name", "Small", "--licence", "CC0-1.0") == ExitCode.OK

@@ -47,12 +47,15 @@ def describe_job(
 ) -> dict[str, Any]:
     """Return facts about a job, with warnings, the number of windows and the memory, that can be written as JSON.
 
+    Among the warnings is how the header of the image was understood where it is ambiguous.
+
     :param summary: of the model.
     :param modality: of the image, as in DICOM; ``None`` if it is not known.
 
     The other parameters and the exceptions are those of :func:`~ClassScaleSegLib.inference.segmenter.segment`.
     """
-    source = read_image(image, model.channels, model.orientation, flat=len(model.patch) == 2)
+    flat, nibabel = len(model.patch) == 2, model.reads_with_nibabel
+    source = read_image(image, model.channels, model.orientation, flat=flat, nibabel=nibabel)
     assert source.voxels is not None  # an image that was just read has its voxels
     shape, size = source.voxels.shape[1:], source.voxels.itemsize
     mirrored = bool(model.mirror_axes) or model.swap_sides
@@ -62,7 +65,7 @@ def describe_job(
         "image (z, y, x)": list(source.voxels.shape[1:]),
         "model grid": list(need.grid),
         "windows": need.windows,
-        "warnings": advise(summary, source.spacing, modality),
+        "warnings": [*source.notices, *advise(summary, source.spacing, modality)],
         "memory on a CPU (GiB)": round(cpu.host_bytes / 2**30, 1),
         "memory with a GPU (GiB)": f"{gpu.device_bytes / 2**30:.1f} on it, {gpu.host_bytes / 2**30:.1f} of RAM",
     }
