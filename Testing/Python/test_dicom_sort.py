@@ -60,6 +60,28 @@ def test_the_files_may_be_in_one_folder_or_there_twice_and_sorting_may_be_repeat
         assert read_series(output / "4711-20260102-2-Abdomen_1.5").geometry.size == (4, 5, 6)
 
 
+def test_linked_folders_are_searched_and_links_without_a_target_told(export, tmp_path, capsys):
+    linked, output = tmp_path / "linked", tmp_path / "sorted"
+    linked.mkdir()
+    (linked / "SE").symlink_to(export / "PA2" / "SE1", target_is_directory=True)
+    (linked / "back").symlink_to(linked, target_is_directory=True)
+    assert sort(linked, "-o", output) == 0
+    (folder,) = output.iterdir()
+    assert read_series(folder).geometry.size == (4, 5, 6)
+    (linked / "IM9").symlink_to(tmp_path / "missing")
+    capsys.readouterr()
+    assert sort(linked, "-o", output) == 1
+    assert capsys.readouterr().err == f"{linked / 'IM9'} is a link whose target is missing.\n"
+
+
+def test_descriptions_keep_their_letters(tmp_path, capsys):
+    for number, (letters, encoding) in enumerate({"ISO_IR 100": "latin-1", "ISO_IR 192": "utf-8", "": "utf-8"}.items()):
+        tags = {"SpecificCharacterSet": letters, "SeriesDescription": "Schädel".encode(encoding)}
+        write_series(tmp_path / "export" / str(number), planes(seed=number), **SMITH, **tags)
+    assert sort(tmp_path / "export", "-o", tmp_path / "sorted", "--json") == 0
+    assert [row["description"] for row in json.loads(capsys.readouterr().out)] == ["Schädel"] * 3
+
+
 def test_the_output_may_lie_within_the_export(export, capsys):
     for _ in range(2):
         assert sort(export, "-o", export / "sorted") == 1

@@ -180,8 +180,11 @@ def _files(places: Sequence[Path], without: Path | None, faults: list[str]) -> I
                 if real not in seen and passed_over not in (real, *real.parents):
                     seen.add(real)  # links may lead to a folder twice, or in a circle
                     folders.append(name)
-            visible = (Path(root, name) for name in sorted(files) if not name.startswith("."))
-            yield from (file for file in visible if file.is_file())
+            for file in (Path(root, name) for name in sorted(files) if not name.startswith(".")):
+                if file.is_file():
+                    yield file
+                elif not file.exists():
+                    faults.append(f"{file} is a link whose target is missing.")
 
 
 def _described(uid: str, name: str, other_name: str, slices: list[Slice]) -> ExportedSeries:

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from ...errors import ImageError, named, reason
+from .letters import decoded
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -239,7 +240,7 @@ def slices_in(path: Path, dataset: Dataset) -> Iterator[Slice]:
             series=file.text("SeriesInstanceUID"),
             study=file.text("StudyInstanceUID"),
             frame_of_reference=file.text("FrameOfReferenceUID"),
-            description=file.text("SeriesDescription"),
+            description=file.letters("SeriesDescription"),
             modality=file.text("Modality"),
             image_type=tuple(file.text("ImageType").upper().split("\\")),
             size=(rows, columns),
@@ -312,6 +313,13 @@ class _Header:
     def text(self, keyword: str) -> str:
         """Return the values of an element of the file, joined; "" if it is missing."""
         return "\\".join(self.values(keyword))
+
+    def letters(self, keyword: str) -> str:
+        """Return the text in an element of the file, by its character set; "" if it is missing."""
+        element = self.dataset.get_item(_tag(keyword)) if _tag(keyword) in self.dataset else None
+        if element is None or not isinstance(element.value, bytes) or element.value.isascii():
+            return self.text(keyword)
+        return decoded(element.value, self.text("SpecificCharacterSet")).strip(" \0")
 
     def integer(self, keyword: str, default: int) -> int:
         """Return the number in an element of the file; ``default`` if it is missing or empty."""
