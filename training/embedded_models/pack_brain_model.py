@@ -212,8 +212,8 @@ def _real_summary(real: Sequence[dict[str, Any]]) -> list[str]:
     return [
         "On 15 real heads (skull-stripped T1, 1 mm), labelled by people, the training subjects of the MICCAI 2012 "
         f"challenge on multi-atlas labelling: mean Dice {shown} that both lists of structures share, some of them as "
-        "sets. The model was neither trained nor chosen with these heads. Images: OASIS; labels: Neuromorphometrics, "
-        "Inc. (http://Neuromorphometrics.com/) under academic subscription.",
+        "sets. The model was not trained with these heads; that it replaced its predecessor was decided by them. "
+        "Images: OASIS; labels: Neuromorphometrics, Inc. (http://Neuromorphometrics.com/) under academic subscription.",
         "",
         f"Packed again with `classscaleseg pack --swap-sides`, the same weights reach {exchanged} there, because the "
         "network then also runs on the mirror image, with left and right exchanged. That takes longer, and is worse on "
