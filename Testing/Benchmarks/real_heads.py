@@ -24,7 +24,7 @@ def two_ways(ways: Mapping[str, Callable[[Path], np.ndarray]], most: int | None 
     """
     folder = DATA / "miccai2012"
     names, _cases = people(folder, 1)
-    table, theirs, ours = shared_structures(dict(names), EMBEDDED)
+    table, theirs, ours = shared_structures({name: value for value, name in names.items()}, EMBEDDED)
     theirs = np.pad(theirs, (0, 1000))  # labels that are not scored belong to no structure
     counts: dict[str, list[np.ndarray]] = {name: [] for name in ways}
     differ = []

@@ -453,6 +453,13 @@ def sections() -> list[str]:
             "the mean Dice of either result to the structures drawn by hand.",
             ("bfloat16", command("bfloat16"), with_bars()),
         ),
+        section(
+            "26. Weights in 8 bits",
+            "The embedded networks with weights of 32 bits and the same ones stored in 8: the size of both bundles, "
+            "the share of voxels of the sample that get another label, and the Dice of both results. On the heads of "
+            "MICCAI 2012, the mean Dice of either result to the structures drawn by hand.",
+            ("eight_bits", command("eight_bits") + " --head MODEL", with_bars()),
+        ),
     ]
 
 

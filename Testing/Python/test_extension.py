@@ -185,7 +185,7 @@ CATEGORY = "Segmentation"  # on its list of accepted categories; 52 entries
 LISTED = {"PyTorch"}  # the extensions among our dependencies that have an entry
 LICENCES = ("LICENSE", "LICENCE", "License.txt", "license.txt", "LICENSE.txt", "COPYING", "COPYING.txt")
 LIMIT = 100 * 2**20  # bytes of a full clone, with its .git
-# Ours. Today's 61 MB leave room below the limit for three more versions of the largest model, 12.3 MB; the bar for two.
+# Ours. Today's 72 MB leave room below the bar for one more version of the largest model, 5.4 MB in the history.
 BAR = 80e6
 MODELS = {"head-mr-312.zip", "toy-1000.zip", "toy-120.zip"}  # embedded, and no others: CONTRIBUTING.md says why
 LARGE = 2e6  # bytes of a tracked file that is no embedded model
