@@ -38,7 +38,7 @@ from .correction_voxels import divided, fingerprint, painted, take_from_other_gr
 from .results import put_beside, removed_on_failure
 from .segment_editor import Change, change_segment, editor_node, lock_others, select_segment
 from .segmentation_node import fill_segmentation_node, shared_image
-from .segmentation_reader import LABELMAP, open_structures
+from .segmentation_reader import LABELMAP, open_segmentation, open_structures
 from .sequence import item_to_change, shown_item
 from .surfaces import give_surfaces, take_surfaces
 
@@ -164,14 +164,15 @@ def _take_over(correction: vtkMRMLSegmentationNode, node: vtkMRMLSegmentationNod
     if target is None or (target.GetName() or "") != notes["name"]:
         raise ImageError(f"There is no structure {notes['name']} in {node.GetName()} any more.")
     _refuse_surfaces(node)
-    opened = with_room(open_structures(node, local=True, grid_of=segment_id), correction, STRUCTURE)
+    seen = open_segmentation(correction, local=True, grid_of=STRUCTURE)
+    opened = with_room(open_structures(node, local=True, grid_of=segment_id), seen, STRUCTURE)
     value, (geometry, table) = value_of(opened, segment_id), (opened.segmentation.geometry, opened.segmentation.table)
     own, others = divided(opened, value)
     # one that is only moved has its voxels where they were; after hardening a transform they have other coordinates
     if not in_place and fingerprint(own | others, geometry) != notes["voxels"]:
         raise ImageError(f"{node.GetName()} has lost its transform meanwhile, or has got another one.")
     more = [each for each in correction.GetSegmentation().GetSegmentIDs() if each not in (STRUCTURE, OTHERS)]
-    drawn, left, *masks = painted(correction, (STRUCTURE, OTHERS, *more), geometry)
+    drawn, left, *masks = painted(correction, seen, (STRUCTURE, OTHERS, *more), geometry)
     unchanged = fingerprint(others, geometry) == notes["others"]
     if left is None or not unchanged:  # what is left says nothing of the structures
         left = others

@@ -16,7 +16,7 @@ from ..images.image_file import check_memory
 from ..images.segmentation import Segmentation
 from .segment_editor import Change, change_segment
 from .segmentation_node import occupied_box, shared_image
-from .segmentation_reader import LABELMAP, open_segmentation
+from .segmentation_reader import LABELMAP
 from .volume import grid, image_to_world
 
 if TYPE_CHECKING:
@@ -66,20 +66,21 @@ def fingerprint(mask: np.ndarray, geometry: Geometry) -> str:
     return hashlib.sha256(np.packbits(inside).tobytes() + repr((inside.shape, steps)).encode()).hexdigest()
 
 
-def with_room(opened: Opened, correction: vtkMRMLSegmentationNode, segment_id: str) -> Opened:
+def with_room(opened: Opened, drawn: Opened | None, segment_id: str) -> Opened:
     """Return what a segmentation holds on a grid that also has the voxels of a segment of its correction.
 
     They may lie outside if the user has made the grid of the correction larger, or that of the segmentation has become
     smaller, such as by segments that were removed.
 
+    :param drawn: what the correction holds; ``None`` if it has no voxel.
     :raises ImageError: if the memory is not enough.
     """
-    drawn, segmentation = open_segmentation(correction, local=True, grid_of=segment_id), opened.segmentation
     if drawn is None or segment_id not in drawn.ids.values():
         return opened
     box = occupied_box(divided(drawn, value_of(drawn, segment_id))[0])
     if not box:
         return opened
+    segmentation = opened.segmentation
     source, target = drawn.segmentation.geometry, segmentation.geometry
     low, high = (np.array([getattr(part, end) for part in reversed(box)], float) for end in ("start", "stop"))
     corners = np.where(list(np.ndindex(2, 2, 2)), high - 1, low) @ source.axes.T + source.origin
@@ -97,20 +98,22 @@ def with_room(opened: Opened, correction: vtkMRMLSegmentationNode, segment_id: s
 
 
 def painted(
-    correction: vtkMRMLSegmentationNode, segment_ids: Iterable[str], geometry: Geometry
+    correction: vtkMRMLSegmentationNode, drawn: Opened | None, segment_ids: Iterable[str], geometry: Geometry
 ) -> list[np.ndarray | None]:
-    """Return the voxels of some segments on a grid, bool ``(z, y, x)``; ``None`` for one that was removed."""
+    """Return the voxels of some segments on a grid, bool ``(z, y, x)``; ``None`` for one that was removed.
+
+    :param drawn: what the correction holds; ``None`` if it has no voxel.
+    """
     there = set(correction.GetSegmentation().GetSegmentIDs())
-    opened = open_segmentation(correction, local=True)
     masks: list[np.ndarray | None] = []
     for identifier in segment_ids:
         if identifier not in there:
             masks.append(None)
-        elif opened is None:  # not one voxel is left
+        elif drawn is None:  # not one voxel is left
             masks.append(np.zeros(geometry.size[::-1], bool))
         else:
-            mask = divided(opened, value_of(opened, identifier))[0]
-            place = onto_grid(opened.segmentation.geometry, geometry)
+            mask = divided(drawn, value_of(drawn, identifier))[0]
+            place = onto_grid(drawn.segmentation.geometry, geometry)
             masks.append(mask if place is None else place(mask.astype(np.uint16)).astype(bool))
     return masks
 
