@@ -68,6 +68,19 @@ def test_a_run_that_replaces_the_result_meanwhile_keeps_what_it_gives_to_others(
     assert done.spared and (painted & others).any() and done.before_ml == np.count_nonzero(anew == 1) / 1000
 
 
+def test_a_border_between_others_that_has_moved_meanwhile_is_a_change(found):
+    correction = correct(found, LIVER)
+    lock_others(editor_node(slicer.mrmlScene), False)
+    paint(STRIP)
+    moved = labels()
+    moved[7, 1:6, 4:8] = 3  # a part of the spleen
+    change_segment(found, KIDNEY, shared_image((moved == 3).astype(np.uint8), grid_of(found)), Change.ADD_AND_TAKE)
+    done = finish_correction(correction)
+    wanted = moved.copy()
+    wanted[STRIP] = np.where(moved[STRIP] == 0, 1, moved[STRIP])
+    assert (voxels(found) == wanted).all() and done.spared and done.others == ()
+
+
 def test_a_mask_is_known_again_on_another_part_of_its_lattice(found):
     mask, whole = labels() > 1, grid_of(found)
     part = replace(whole, size=(12, 13, 11), origin=tuple(whole.origin + whole.axes @ (3, 1, 1) + 1e-5))

@@ -34,7 +34,16 @@ from .correction_notes import (
     owner_in,
     take_look,
 )
-from .correction_voxels import divided, fingerprint, painted, take_from_other_grids, take_voxels, value_of, with_room
+from .correction_voxels import (
+    divided,
+    fingerprint,
+    painted,
+    print_of_others,
+    take_from_other_grids,
+    take_voxels,
+    value_of,
+    with_room,
+)
 from .results import put_beside, removed_on_failure
 from .segment_editor import Change, change_segment, editor_node, lock_others, select_segment
 from .segmentation_node import fill_segmentation_node, shared_image
@@ -123,8 +132,8 @@ def begin_correction(node: vtkMRMLSegmentationNode, segment_id: str) -> vtkMRMLS
         fill_segmentation_node(correction, both, keep_empty=True)
         correction.SetAndObserveTransformNodeID(node.GetTransformNodeID())
     correction.GetDisplayNode().SetSegmentVisibility(OTHERS, False)
-    prints = (fingerprint(mask, whole.geometry) for mask in (others, own | others))
-    begin_notes(node, correction, segment_id, item, *prints)
+    voxels = fingerprint(own | others, whole.geometry)
+    begin_notes(node, correction, segment_id, item, print_of_others(opened, others, value), voxels)
     return correction
 
 
@@ -173,7 +182,7 @@ def _take_over(correction: vtkMRMLSegmentationNode, node: vtkMRMLSegmentationNod
         raise ImageError(f"{node.GetName()} has lost its transform meanwhile, or has got another one.")
     more = [each for each in correction.GetSegmentation().GetSegmentIDs() if each not in (STRUCTURE, OTHERS)]
     drawn, left, *masks = painted(correction, seen, (STRUCTURE, OTHERS, *more), geometry)
-    unchanged = fingerprint(others, geometry) == notes["others"]
+    unchanged = print_of_others(opened, others, value) == notes["others"]
     if left is None or not unchanged:  # what is left says nothing of the structures
         left = others
     new = own if drawn is None else drawn & (~others | own | ~left)

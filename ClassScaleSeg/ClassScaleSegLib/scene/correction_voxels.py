@@ -52,10 +52,11 @@ def divided(opened: Opened, value: int) -> tuple[np.ndarray, np.ndarray]:
     return own, others
 
 
-def fingerprint(mask: np.ndarray, geometry: Geometry) -> str:
+def fingerprint(mask: np.ndarray, geometry: Geometry, counts: Iterable[int] = ()) -> str:
     """Return what tells masks apart, whatever part of the same lattice their arrays cover.
 
     :param mask: bool ``(z, y, x)`` on the grid ``geometry``.
+    :param counts: voxels of each structure in it, whose borders may move within the mask.
     """
     box = occupied_box(mask)
     first = [part.start for part in reversed(box)] or [0, 0, 0]
@@ -63,7 +64,18 @@ def fingerprint(mask: np.ndarray, geometry: Geometry) -> str:
     # Files round origins, and many a place lies on half a voxel. Elsewhere rounding changes nothing.
     steps = np.floor(place + _NOWHERE).astype(int).tolist() if box else []
     inside = mask[tuple(box)] if box else np.zeros((0, 0, 0), bool)
-    return hashlib.sha256(np.packbits(inside).tobytes() + repr((inside.shape, steps)).encode()).hexdigest()
+    facts = repr((inside.shape, steps, sorted(counts)))
+    return hashlib.sha256(np.packbits(inside).tobytes() + facts.encode()).hexdigest()
+
+
+def print_of_others(opened: Opened, others: np.ndarray, value: int) -> str:
+    """Return what tells the voxels of other structures apart from those of later, also if only their borders move.
+
+    :param others: which voxels they have, as :func:`divided` says.
+    :param value: of the structure itself.
+    """
+    counts = [row.voxels for row in opened.statistics if row.voxels and row.value != value]
+    return fingerprint(others, opened.segmentation.geometry, counts)
 
 
 def with_room(opened: Opened, drawn: Opened | None, segment_id: str) -> Opened:
