@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -72,7 +73,8 @@ def test_what_takes_seconds_is_loaded_when_it_is_used(imported, not_loaded):
 def test_bundles_open(name):
     path = resource("Models", f"{name}.zip")
     with zipfile.ZipFile(path) as bundle:
-        assert b'"version": 1' in bundle.read("manifest.json")
+        version = 2 if name == "head-mr-312" else 1  # whose weights have 8 bits
+        assert json.loads(bundle.read("manifest.json"))["version"] == version
     assert len(open_model(path).table.foreground) == {"toy-120": 120, "toy-1000": 1000, "head-mr-312": 311}[name]
 
 

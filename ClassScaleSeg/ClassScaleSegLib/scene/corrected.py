@@ -21,11 +21,16 @@ def corrected_structures(node: vtkMRMLSegmentationNode) -> tuple[str, ...]:
 
     What somebody has changed in the Segment Editor itself is not known.
 
+    >>> import numpy as np
     >>> import slicer
-    >>> node = slicer.vtkMRMLSegmentationNode()
-    >>> for name in ("liver", "spleen"):
-    ...     _ = node.GetSegmentation().AddEmptySegment(name, name)
-    >>> note_corrected(node, "spleen")
+    >>> from ClassScaleSegLib import Geometry, LabelTable, Segmentation
+    >>> from ClassScaleSegLib.scene.segmentation_node import fill_segmentation_node
+    >>> scene = slicer.vtkMRMLScene()
+    >>> node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Result")
+    >>> geometry = Geometry((4, 4, 4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    >>> found = Segmentation(np.ones((4, 4, 4), np.uint16), LabelTable.from_names({1: "spleen"}), geometry)
+    >>> fill_segmentation_node(node, found)
+    >>> note_corrected(node, node.GetSegmentation().GetNthSegmentID(0))
     >>> corrected_structures(node)
     ('spleen',)
     """
