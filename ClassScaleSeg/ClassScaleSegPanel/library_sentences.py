@@ -212,6 +212,7 @@ SENTENCES = (
     _("its network, {name}, needs packages that are missing ({error}): run `pip install --upgrade dynamic-network-architectures timm einops`."),
     _("Its pixels cannot be read ({error}). Export the series again."),
     _("Its slices are {value} to {value2} mm apart: some are missing, such as between {name} and {name2}, or several volumes are mixed. They are up to {away} mm away from equal steps. Export the series again, or resample it to equal distances."),
+    _("Its slices have {places} frames of reference (FrameOfReferenceUID), as after the patient has moved, so they may not lie where the volume has them."),
     _("its values are nested more than {max_depth} deep"),
     _("its weights would have {total} bytes. At most {max_weights} are read."),
     _("job is"),

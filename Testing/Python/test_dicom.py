@@ -143,6 +143,15 @@ def test_the_same_objects_twice_count_once(tmp_path):
     assert compare(read, volume) < 1e-9 and "left out: the same slices are there twice" in read.notices[0]
 
 
+def test_several_frames_of_reference_get_a_word(tmp_path):
+    volume = planes()
+    folder = write_series(tmp_path / "ct", volume[:4], "1.2.3", FrameOfReferenceUID="1.2.4")
+    write_series(folder, volume[4:], "1.2.3", "later {}.dcm", FrameOfReferenceUID="1.2.5")
+    read = read_image(folder, 1)
+    assert compare(read, volume) < 1e-9 and len(read.notices) == 1
+    assert "Its slices have 2 frames of reference (FrameOfReferenceUID)" in read.notices[0]
+
+
 # --- what is missing, or not alike
 
 

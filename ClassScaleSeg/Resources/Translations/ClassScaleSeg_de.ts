@@ -899,6 +899,10 @@
         <translation>Die Schichten liegen {value} bis {value2} mm auseinander: Einige fehlen, etwa zwischen {name} und {name2}, oder mehrere Volumen sind vermischt. Sie weichen bis zu {away} mm von gleichen Abständen ab. Exportieren Sie die Serie noch einmal oder bringen Sie sie auf gleiche Abstände.</translation>
     </message>
     <message>
+        <source>Its slices have {places} frames of reference (FrameOfReferenceUID), as after the patient has moved, so they may not lie where the volume has them.</source>
+        <translation>Die Schichten haben {places} Bezugsrahmen (FrameOfReferenceUID), wie nach einer Bewegung des Patienten, daher liegen sie vielleicht nicht dort, wo der Bilddatensatz sie hat.</translation>
+    </message>
+    <message>
         <source>Jobs: {running} running, {waiting} waiting.</source>
         <translation>Aufträge: {running} laufen, {waiting} warten.</translation>
     </message>

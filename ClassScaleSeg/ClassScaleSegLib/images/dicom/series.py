@@ -162,6 +162,11 @@ def _placed(slices: list[Slice], notices: list[str]) -> tuple[list[Slice], Geome
     slices = _without_copies(slices, notices)
     slices = _without_localizers(slices, notices)
     _check_alike(slices)
+    if (places := len({piece.frame_of_reference for piece in slices})) > 1:
+        notices.append(
+            f"Its slices have {places} frames of reference (FrameOfReferenceUID), as after the patient has moved, so "
+            "they may not lie where the volume has them."
+        )
     return arrange(slices, notices)
 
 
