@@ -52,7 +52,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for name in ("head-mr-312",) if options.quick else SAMPLES:
             source = options.head if name == "head-mr-312" else resource("Models", f"{name}.zip")
-            about = {"labels": open_model(resource("Models", f"{name}.zip")).table, "overwrite": True}
+            embedded = open_model(resource("Models", f"{name}.zip"))
+            about = {"labels": embedded.table, "orientation": embedded.orientation}
             files = {
                 kind: pack(source, Path(folder, f"{name}-{bits}.zip"), bits=bits, **about)
                 for kind, bits in (("float32", 32), ("8 bits", 8))
