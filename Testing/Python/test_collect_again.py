@@ -45,6 +45,26 @@ def test_a_structure_with_another_name_does_not_leave_a_label_that_nothing_teach
     assert training.json["labels"] == {"background": 0, "liver": 1, "tumour": 2}
 
 
+def test_renew_numbers_labels_anew_only_if_it_must(training, capsys):
+    training.case("b", {1: "spleen", 2: "liver"})
+    assert training.collect("--renew") == 0
+    training.case("a", {1: "liver", 2: "spleen"})
+    assert training.collect("--renew") == 0
+    assert training.json["labels"] == {"background": 0, "spleen": 1, "liver": 2}
+    before = training.content()
+    assert training.collect("--renew") == 0 and training.content() == before
+    for case in "ab":
+        training.case(case, {1: "liver", 2: "Milz"})
+    capsys.readouterr()
+    assert training.collect("--renew") == 0
+    assert training.json["labels"] == {"background": 0, "liver": 1, "Milz": 2}
+    assert "The labels are numbered anew, without spleen." in capsys.readouterr().err
+    (training.segmentations / "a.seg.nrrd").unlink()
+    assert training.collect("--renew", channels="MR") == 0
+    assert training.json["numTraining"] == 1 and training.json["channel_names"] == {"0": "MR"}
+    assert not (training.dataset / "labelsTr" / "a.nii.gz").exists()
+
+
 def test_a_segmentation_that_is_saved_meanwhile_is_read_again(training, monkeypatch):
     training.case("a", {1: "liver"})
     write = command.write_collected

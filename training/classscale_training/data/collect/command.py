@@ -39,6 +39,7 @@ class CollectOptions:
     :ivar corrected: leave out results of ``classscaleseg segment`` that nobody has changed.
     :ivar rules: what holds where segmentations leave it open.
     :ivar overwrite: make the dataset anew, with the labels and cases of this call alone.
+    :ivar renew: do so only if the dataset has other channels, or cases or labels that are no longer there.
     :ivar workers: number of processes.
     """
 
@@ -48,6 +49,7 @@ class CollectOptions:
     corrected: bool = False
     rules: Rules = field(default_factory=Rules)
     overwrite: bool = False
+    renew: bool = False
     workers: int = 0
 
 
@@ -90,13 +92,18 @@ def collect(
     refuse_foreign(folder, RECORD)
     before = Record() if options.overwrite else read_record(folder)
     wanted = None if options.labels is None else read_wanted(options.labels)
+    if options.renew and options.channels not in (None, before.channels):
+        before = Record()
     channels = _channels(options, before, wanted)
     cases, findings = pair_cases(images, segmentations, max(1, len(channels)))
     cases, told = without_unchanged(cases, options.corrected)
     findings += told
     if not cases and not any(finding.error for finding in findings):
         findings.append(Finding(f"No segmentation in {segmentations} is left to be collected.", LabelTableError))
-    findings += _gone(cases, before, folder)
+    gone = _gone(cases, before, folder)
+    if gone and options.renew:
+        before, gone = Record(), []
+    findings += gone
     if not channels and any(case.images[0].is_file() for case in cases):
         raise ClassScaleError(
             f"Say what the images of {images} are: --channels CT, --channels T1, or --channels T1 FLAIR for NAME_0000 "
@@ -114,7 +121,7 @@ def collect(
         findings += _other_modality(channels, modalities)
     else:
         channels = _modality(modalities, findings)
-    plan, more = make_plan([case for case, _ in read], [survey for _, survey in read], options.rules, before, wanted)
+    plan, more = _plan(read, options, before, wanted)
     report(folder.name, [*findings, *more])
     written = None
     if write:
@@ -122,6 +129,21 @@ def collect(
         written = write_collected(folder, plan, channels, options.rules, names, options.workers, bar)
         report(folder.name, _covered(written.covered, options.rules))
     return Collected(folder, channels, plan, written)
+
+
+def _plan(
+    read: Sequence[tuple[Case, Survey]], options: CollectOptions, before: Record, wanted: Wanted | None
+) -> tuple[Plan, list[Finding]]:
+    """Number the structures of all cases, anew if that is allowed and the labels of the dataset are in the way."""
+    cases, surveys = [case for case, _ in read], [survey for _, survey in read]
+    plan, findings = make_plan(cases, surveys, options.rules, before, wanted)
+    if options.renew and before.cases and any(finding.error for finding in findings):
+        plan, findings = make_plan(cases, surveys, options.rules, Record(), wanted)
+        names = set(plan.table.names.values())
+        lost = [name for name in before.table.names.values() if name not in names]
+        if lost:
+            findings.append(Finding(f"The labels are numbered anew, without {listed(lost, _MOST_LABELS)}."))
+    return plan, findings
 
 
 def _folder(dataset_id: int, name: str | None, nnunet_raw: Path | None) -> Path:
@@ -261,6 +283,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--corrected", action="store_true", help="leave out results of segment that nobody has changed")
     add("--check", action="store_true", help="read all cases, print the labels, and write nothing")
     add("--overwrite", action="store_true", help="make the dataset anew, with the labels and cases of this call alone")
+    add("--renew", action="store_true", help="do so only if the dataset has cases or labels that are no longer there")
     add("--workers", type=int, default=0, metavar="N", help="number of worker processes; 0 or 1: none (default: 0)")
     add("--no_pbar", action="store_true", help="show no progress bar")
 
@@ -282,6 +305,7 @@ def run(arguments: argparse.Namespace) -> int:
         corrected=arguments.corrected,
         rules=Rules(arguments.missing, arguments.overlap),
         overwrite=arguments.overwrite,
+        renew=arguments.renew,
         workers=arguments.workers,
     )
     bar = not arguments.no_pbar
