@@ -94,7 +94,7 @@ def test_one_command_collects_plans_preprocesses_trains_and_exports(steps, corre
     # the model never saw mirrored images, and the labels alone do not tell left from right
     trained = ["1", "3d_fullres", "all", "-tr", "ClassScaleTrainer_5epochs_NoMirroring", "-device", "cpu"]
     assert calls["train"][1:] == [*trained, "--c", "-pretrained_weights", "toy-120"]
-    assert calls["export"][-2:] == ["--licence", "CC0-1.0"] and "--overwrite" not in calls["export"]
+    assert calls["export"][-1] == "--licence=CC0-1.0" and "--overwrite" not in calls["export"]
     said = capsys.readouterr().out
     assert "[1/5] collect" in said and said.splitlines()[-1].startswith("Next: classscaleseg segment IMAGE -m ")
 
@@ -160,6 +160,57 @@ def test_a_case_that_is_taken_away_is_no_longer_trained_on(steps, corrected):
     assert json.loads((raw / "dataset.json").read_text())["numTraining"] == 1
 
 
+def test_cases_that_return_after_an_interruption_are_preprocessed_anew(steps, corrected, write_model):
+    assert finetune(corrected) == 0 and steps.names == ALL
+    steps.failing = "preprocess"
+    assert finetune(corrected, "--overwrite", model=str(write_model())) == ExitCode.MODEL
+    steps.failing, steps.calls = "", []
+    assert finetune(corrected, "--overwrite") == 0 and steps.names == ["collect", "plan", "preprocess", "export"]
+
+
+def test_further_cases_are_divided_into_folds_anew(steps, corrected):
+    assert finetune(corrected) == 0 and steps.names == ALL
+    splits = corrected.folder.parent / "mine.training" / "preprocessed" / "Dataset001_mine" / "splits_final.json"
+    splits.write_text("[]")
+    assert finetune(corrected, "--overwrite") == 0 and splits.exists()
+    corrected.case("b", NAMES)
+    assert finetune(corrected, "--overwrite") == 0 and not splits.exists()
+
+
+def test_unchanged_results_can_be_left_out_later(steps, corrected, monkeypatch):
+    corrected.case("b", NAMES)
+    assert finetune(corrected) == 0
+    unchanged = {"b": ["toy-120"]}
+    monkeypatch.setattr(
+        "classscale_training.data.collect.cases.models_of_unchanged", lambda name, _: unchanged.get(name)
+    )
+    steps.calls.clear()
+    assert finetune(corrected, "--overwrite", "--corrected") == 0 and steps.names == ALL
+    assert labels_of(corrected) == ["background", "cell 1", "cell 2"]
+
+
+def test_labels_that_are_gone_do_not_stop_the_command(steps, corrected, tmp_path):
+    assert finetune(corrected) == 0
+    (tmp_path / "wanted.csv").write_text("LabelValue,Name\n1,cell 2\n")
+    steps.calls.clear()
+    assert finetune(corrected, "--overwrite", "--labels", tmp_path / "wanted.csv") == 0 and steps.names == ALL
+    assert labels_of(corrected) == ["background", "cell 2"]
+    corrected.case("a", {1: "cell 1", 2: "another name"})
+    assert finetune(corrected, "--overwrite") == 0 and steps.names == ALL
+    assert labels_of(corrected) == ["background", "cell 1", "another name"]
+
+
+def labels_of(corrected: Training) -> list[str]:
+    file = corrected.folder.parent / "mine.training" / "raw" / "Dataset001_mine" / "dataset.json"
+    return list(json.loads(file.read_text())["labels"])
+
+
+def test_several_bundles_can_be_made_in_one_folder(steps, corrected):
+    assert finetune(corrected) == 0 and steps.names == ALL
+    work = corrected.folder.parent / "mine.training"
+    assert finetune(corrected, "--work", work, output="second.zip") == 0 and steps.names == ["collect", "export"]
+
+
 def test_another_model_to_begin_with_is_another_training(steps, corrected, write_model):
     assert finetune(corrected) == 0 and steps.names == ALL
     model = write_model()
@@ -184,6 +235,9 @@ def test_sides_are_not_mirrored_though_the_model_was(steps, tmp_path, write_mode
     [
         (["--epochs", "3"], ExitCode.FAULT, "There is no trainer with 3 epochs. Choose 1, 5, 10, 20"),
         (["--fold", "x"], ExitCode.FAULT, "x is not a fold"),
+        (["--fold", "7"], ExitCode.FAULT, "7 is not a fold"),
+        (["--trainer", "Nobody"], ExitCode.MODEL, "There is no trainer Nobody"),
+        (["--work", __file__], ExitCode.OUTPUT, "test_finetune.py cannot be written"),
         (["-m", "nothing"], ExitCode.MODEL, "nothing"),
         (["-o", "mine.pth"], ExitCode.OUTPUT, "must end in .zip"),
         (["-i", "images"], ExitCode.FAULT, "Give a training folder, or both"),
@@ -211,6 +265,19 @@ def test_only_what_matters_is_shown_and_all_is_in_the_log(tmp_path, capfd, monke
     code = finetune_command._run([], {}, tmp_path / "train.txt", finetune_command._STEPS["train"])
     assert code == 0 and capfd.readouterr().out == "Epoch 3\n"
     assert (tmp_path / "train.txt").read_text().splitlines()[0] == "noise"
+
+
+def test_files_where_the_command_is_run_are_not_taken_for_modules(tmp_path, monkeypatch):
+    (tmp_path / "statistics.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(finetune_command, "_CHILD", "import statistics")
+    assert finetune_command._run([], {}, tmp_path / "log.txt", finetune_command._STEPS["export"]) == 0
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no folder that nobody can write")
+def test_a_folder_that_cannot_be_written_is_noticed_before_anything_is_done(steps, corrected, tmp_path, capsys):
+    assert finetune(corrected, "--work", tmp_path / "work", output="/proc/mine.zip") == ExitCode.OUTPUT
+    assert "/proc/mine.zip cannot be written" in capsys.readouterr().err and steps.names == []
 
 
 SLEEPER = "import os, time; open({file!r}, 'w').write(str(os.getpid())); time.sleep(60)"

@@ -12,29 +12,31 @@ import argparse
 import hashlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ClassScaleSegLib.catalog.catalog import resolve_model
 from ClassScaleSegLib.errors import ClassScaleError, OutputError
-from ClassScaleSegLib.files import refuse_existing, refuse_replacing
+from ClassScaleSegLib.files import refuse_existing, refuse_replacing, refuse_unwritable_folder, unwritable
 from ClassScaleSegLib.labels.sides import pair_of_sides
 from ClassScaleSegLib.models.files import open_source
 from ClassScaleSegLib.models.identity import model_sha256
 from ClassScaleSegLib.models.model import read_parts
 from ClassScaleSegLib.process.exit_codes import ExitCode
 
-from ..data.collect.cases import folders_in, pair_cases
+from ..data.collect.cases import folders_in
 from ..data.collect.plan import MISSING, OVERLAP
-from ..data.collect.record import RECORD, read_record
+from ..data.collect.record import RECORD
 from ..files import alone, read_json, write_json
-from .environment import PLANS, TRAINER
+from .environment import PLANS, TRAINER, find_trainer, make_torchvision_importable
 from .planning_arguments import count
+from .splits import SPLITS
 
 ID, EPOCHS = 1, 100
 # The steps, and which of their lines are shown, by a group of a pattern; warnings and faults come another way.
@@ -49,6 +51,7 @@ _STEPS = {
 }
 _NOTE = "preprocessed.json"  # in the work folder: of which cases and model the preprocessed ones are
 _LAST = "checkpoint_final.pth"
+_FOLDS = (*"01234", "all")
 _SECONDS_TO_END = 30
 # The child ends when this process was killed; nothing else could stop a training then.
 _CHILD = (
@@ -90,11 +93,14 @@ class _Work:
     """The folders of a fine-tuning.
 
     :ivar root: holds everything.
-    :ivar dataset: name of the dataset.
     """
 
     root: Path
-    dataset: str
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset: the same for all bundles that are made in the folder."""
+        return f"Dataset{ID:03d}_{re.sub(r'[^A-Za-z0-9_-]+', '-', self.root.stem).strip('-_') or 'X'}"
 
     def environment(self, results: Path | None = None) -> dict[str, str]:
         folders = {"raw": self.root / "raw", "preprocessed": self.root / "preprocessed", "results": results}
@@ -115,7 +121,7 @@ def run(options: argparse.Namespace) -> int:
     :param options: parsed from the arguments of :func:`add_arguments`.
     :returns: 0, or the exit code of the step that failed, which has said why.
     :raises ClassScaleError: if an argument is wrong, or the device cannot be used.
-    :raises ModelError: if the model cannot be used, or was not planned by nnU-Net.
+    :raises ModelError: if the model cannot be used, or was not planned by nnU-Net, or there is no such trainer.
     :raises OutputError: if the output cannot be written or exists already.
     :raises Busy: if another process works in the same folder.
     """
@@ -125,24 +131,32 @@ def run(options: argparse.Namespace) -> int:
     output: Path = options.output
     if output.suffix.lower() != ".zip":
         raise OutputError(f"{output} must end in .zip: a bundle is a zip.")
-    if options.fold != "all" and not options.fold.isdecimal():
+    if options.fold not in _FOLDS:
         raise ClassScaleError(f"{options.fold} is not a fold: give 0 to 4, or all.")
     refuse_existing(output, options.overwrite)
+    refuse_unwritable_folder(output)
     sources = resolve_model(options.model)
     refuse_replacing(output, list(sources))
     trainer = options.trainer or trainer_of(options.epochs)
+    if options.trainer is not None:
+        make_torchvision_importable()
+        with redirect_stdout(None):  # nnU-Net misses its variables, which are set later
+            find_trainer(trainer)
     model = ModelPlans.read(options.model)  # which also says what is wrong with it
     device = usable_device(options.device).type
     name = options.name or output.stem
-    root = options.work or output.with_suffix(".training")
-    work = _Work(root.resolve(), f"Dataset{ID:03d}_{re.sub(r'[^A-Za-z0-9_-]+', '-', output.stem).strip('-_') or 'X'}")
-    work.root.mkdir(parents=True, exist_ok=True)
+    work = _Work((options.work or output.with_suffix(".training")).resolve())
+    try:
+        work.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(work.root, error) from error
     with alone(work.root / ".lock", f"{work.root} is being used"):
         code = _step("collect", _collect(options, work, model.summary.channel_names), work)
         if code:
             return code
         state = _state(work, sources[0])
         if not _is_noted(work, state):
+            _forget(work)
             planned = ["-d", str(ID), "--like", options.model, "-npfp", str(options.workers)]
             prepared = ["-d", str(ID), "-c", model.summary.configuration_name, "-np", str(options.workers)]
             code = _step("plan", planned, work) or _step("preprocess", prepared, work)
@@ -162,13 +176,13 @@ def run(options: argparse.Namespace) -> int:
                 return code
         if options.fold != "all":  # else the validation has seen what was trained on
             print(_validated(fold / "validation" / "summary.json"))
-        labels = ["--labels", str(work.raw / "labels.csv"), "--name", name]
-        licence = ["--licence", options.licence] if options.licence else []
+        labels = ["--labels", str(work.raw / "labels.csv"), f"--name={name}"]
+        licence = [f"--licence={options.licence}"] if options.licence else []
         export = ["-m", str(trained), "-f", options.fold, "-o", str(output), *labels, *licence]
         code = _step("export", [*export, *["--overwrite"][: options.overwrite]], work, results)
         if code:
             return code
-    print(f"Next: classscaleseg segment IMAGE -m {output} -o RESULT.seg.nrrd")
+    print(f"Next: classscaleseg segment IMAGE -m {shlex.quote(str(output))} -o RESULT.seg.nrrd")
     return 0
 
 
@@ -187,26 +201,20 @@ def trainer_of(epochs: int) -> str:
 
 
 def _collect(options: argparse.Namespace, work: _Work, channels: Sequence[str]) -> list[str]:
-    """Return the arguments of ``collect``. The dataset is made anew if cases are no longer there, or with other
-    channels.
+    """Return the arguments of ``collect``.
 
-    :raises ClassScaleError: if the folders are not named in one of both ways, or cannot be read.
+    :raises ClassScaleError: if the folders are not named in one of both ways, or a folder lacks one of them.
     """
     pair = (options.images, options.segmentations)
     if (options.folder is None) == (None in pair) or (options.folder is not None and any(pair)):
         raise ClassScaleError("Give a training folder, or both -i IMAGES and -s SEGMENTATIONS.")
     images, segmentations = pair if options.folder is None else folders_in(options.folder)
-    channels = options.channels or channels
-    cases, _ = pair_cases(images, segmentations, len(channels))
-    before = read_record(work.raw)
-    gone = before.cases.keys() - {case.name for case in cases}
-    anew = gone or before.channels not in ((), tuple(channels))
     given = [("--labels", options.labels), ("--missing", options.missing), ("--overlap", options.overlap)]
     more = [part for flag, value in given if value is not None for part in (flag, value)]
     named = ["--name", work.dataset.partition("_")[2], "--workers", str(options.workers)]
-    flags = [flag for flag, wanted in (("--corrected", options.corrected), ("--overwrite", anew)) if wanted]
+    flags = ["--renew", *["--corrected"][: options.corrected]]
     places = ["-i", str(images), "-s", str(segmentations)]
-    return [*places, "-d", str(ID), *named, *more, *flags, "--channels", *channels]
+    return [*places, "-d", str(ID), *named, *more, *flags, "--channels", *(options.channels or channels)]
 
 
 def _state(work: _Work, model: Path) -> str:
@@ -221,6 +229,20 @@ def _is_noted(work: _Work, state: str) -> bool:
     """Return whether the cases have been planned and preprocessed in this state."""
     file = work.root / _NOTE
     return file.is_file() and work.plans.is_file() and read_json(file, {}, f"Delete {file}.").get("state") == state
+
+
+def _forget(work: _Work) -> None:
+    """Forget what was preprocessed before, and its folds, in which other cases would not be.
+
+    Cases can return to an earlier state after the preprocessing of another one was interrupted.
+
+    :raises OutputError: if a file cannot be deleted.
+    """
+    for file in (work.root / _NOTE, work.plans.with_name(SPLITS)):
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritable(file, error) from error
 
 
 def _keeps_sides(work: _Work, model: Path) -> bool:
@@ -257,7 +279,8 @@ def _step(name: str, arguments: Sequence[str], work: _Work, results: Path | None
 
 def _run(arguments: Sequence[str], variables: dict[str, str], log: Path, shown: re.Pattern[str]) -> int:
     environment = {**os.environ, **variables, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, "-c", _CHILD, *arguments]
+    # without this folder, which -c puts first: a random.py in it would be taken for Python's own
+    command = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {_CHILD}", *arguments]
     form: dict[str, Any] = {"stdout": subprocess.PIPE, "encoding": "utf-8", "errors": "replace"}
     with open(log, "w", encoding="utf-8") as file, subprocess.Popen(command, env=environment, **form) as child:
         with _ended(child):
