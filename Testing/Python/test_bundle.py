@@ -143,6 +143,11 @@ def test_rows_of_zeros_and_of_the_smallest_numbers_stay_finite():
     assert ((back - rows).abs() <= rows.abs().amax(1, keepdim=True) / 254 * 1.0001 + 127 * torch.finfo().tiny).all()
 
 
+def test_factors_of_weights_that_are_not_in_eight_bits_are_not_passed_over():
+    stored = {"weight": torch.ones(2, 3), "weight.int8_scale": torch.full((2,), 0.5)}
+    assert in_full(stored).keys() == stored.keys()  # of which the second is no part of any network
+
+
 @pytest.mark.parametrize("bits", [4, 0, "8"])
 def test_other_numbers_of_bits_are_refused(bits, tmp_path):
     with pytest.raises(ValueError, match="bits is one of"):

@@ -54,7 +54,8 @@ def in_full(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
     tensors = {}
     for name, tensor in stored.items():
-        if name.endswith(SCALE) and name.removesuffix(SCALE) in stored:
+        scaled = stored.get(name.removesuffix(SCALE)) if name.endswith(SCALE) else None
+        if scaled is not None and scaled.dtype == torch.int8:
             continue
         if tensor.dtype == torch.int8:
             factors = name + SCALE
