@@ -18,6 +18,7 @@ pytest.importorskip("nnunetv2")
 import collect_cases  # noqa: E402
 from classscale_training import commands  # noqa: E402
 from classscale_training.nnunet import finetune_command  # noqa: E402
+from classscale_training.processes import subcommand  # noqa: E402
 from ClassScaleSegLib.models.summary import summarize  # noqa: E402
 from ClassScaleSegLib.process.exit_codes import ExitCode  # noqa: E402
 from collect_cases import Training  # noqa: E402
@@ -66,7 +67,7 @@ class Steps:
 @pytest.fixture
 def steps(monkeypatch) -> Steps:
     steps = Steps()
-    monkeypatch.setattr(finetune_command, "_run", steps)
+    monkeypatch.setattr(finetune_command, "run_subcommand", steps)
     return steps
 
 
@@ -248,6 +249,19 @@ def test_what_cannot_work_is_said_before_anything_is_done(words, code, sentence,
     assert sentence in capsys.readouterr().err and steps.names == []
 
 
+def test_a_trainer_has_its_own_number_of_epochs(steps, corrected, capsys):
+    assert finetune(corrected, "--trainer", "ClassScaleTrainer", "--epochs", 5) == ExitCode.FAULT
+    assert "leave out --epochs or --trainer" in capsys.readouterr().err and steps.names == []
+
+
+def test_damaged_weights_are_noticed_before_anything_is_done(steps, corrected, write_model, capsys):
+    model = write_model()
+    file = model / "fold_0" / "checkpoint_final.pth"
+    file.write_bytes(file.read_bytes()[:-2000])
+    assert finetune(corrected, model=str(model)) == ExitCode.MODEL
+    assert "checkpoint_final.pth" in capsys.readouterr().err and steps.names == []
+
+
 def test_the_model_is_not_replaced_by_its_own_training(steps, corrected, tmp_path, capsys):
     import shutil
 
@@ -261,8 +275,8 @@ def test_the_model_is_not_replaced_by_its_own_training(steps, corrected, tmp_pat
 
 def test_only_what_matters_is_shown_and_all_is_in_the_log(tmp_path, capfd, monkeypatch):
     printed = "noise\\n2026-11-30 07:26:41.393099: Epoch 3\\n2026-11-30 07:26:41.393099: Pseudo dice [1]\\nNext: x"
-    monkeypatch.setattr(finetune_command, "_CHILD", f"print('{printed}')")
-    code = finetune_command._run([], {}, tmp_path / "train.txt", finetune_command._STEPS["train"])
+    monkeypatch.setattr(subcommand, "_CHILD", f"print('{printed}')")
+    code = subcommand.run_subcommand([], {}, tmp_path / "train.txt", finetune_command._STEPS["train"])
     assert code == 0 and capfd.readouterr().out == "Epoch 3\n"
     assert (tmp_path / "train.txt").read_text().splitlines()[0] == "noise"
 
@@ -270,8 +284,8 @@ def test_only_what_matters_is_shown_and_all_is_in_the_log(tmp_path, capfd, monke
 def test_files_where_the_command_is_run_are_not_taken_for_modules(tmp_path, monkeypatch):
     (tmp_path / "statistics.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(finetune_command, "_CHILD", "import statistics")
-    assert finetune_command._run([], {}, tmp_path / "log.txt", finetune_command._STEPS["export"]) == 0
+    monkeypatch.setattr(subcommand, "_CHILD", "import statistics")
+    assert subcommand.run_subcommand([], {}, tmp_path / "log.txt", finetune_command._STEPS["export"]) == 0
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no folder that nobody can write")
@@ -282,13 +296,12 @@ def test_a_folder_that_cannot_be_written_is_noticed_before_anything_is_done(step
 
 SLEEPER = "import os, time; open({file!r}, 'w').write(str(os.getpid())); time.sleep(60)"
 PARENT = """
-import re
 from pathlib import Path
 from ClassScaleSegLib.process.ending import run_command
 from ClassScaleSegLib.process.fault_log import FaultLog
-from classscale_training.nnunet import finetune_command as f
+from classscale_training.processes import subcommand as f
 f._CHILD = "from classscale_training.processes.parent import end_with_parent; end_with_parent(); " + {sleeper!r}
-run_command(lambda: f._run([], {{}}, Path({log!r}), re.compile("")), print, FaultLog("x", []), "Cancelled.")
+run_command(lambda: f.run_subcommand([], {{}}, Path({log!r})), print, FaultLog("x", []), "Cancelled.")
 """
 
 

@@ -1,7 +1,7 @@
 """The command ``finetune`` of ``classscaleseg-train``: from corrected segmentations to a model that learned from them.
 
 It runs the commands ``collect``, ``plan --like``, ``preprocess``, ``train`` and ``export``, each in a process of its
-own, and keeps nnU-Net's three folders in one, with a log of all that they print. What is done is not done again, so the
+own, and keeps nnU-Net's three folders in one, and what they print in logs. What is done is not done again, so the
 same command goes on after an interruption. Every state of the cases, and every model to begin with, has its own folder
 of results: a training on further cases begins anew, and nothing that was learned before is lost.
 """
@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import re
 import shlex
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ClassScaleSegLib.catalog.catalog import resolve_model
 from ClassScaleSegLib.errors import ClassScaleError, OutputError
@@ -34,6 +31,7 @@ from ..data.collect.cases import folders_in
 from ..data.collect.plan import MISSING, OVERLAP
 from ..data.collect.record import RECORD
 from ..files import alone, read_json, write_json
+from ..processes.subcommand import run_subcommand
 from .environment import PLANS, TRAINER, find_trainer, make_torchvision_importable
 from .planning_arguments import count
 from .splits import SPLITS
@@ -52,12 +50,6 @@ _STEPS = {
 _NOTE = "preprocessed.json"  # in the work folder: of which cases and model the preprocessed ones are
 _LAST = "checkpoint_final.pth"
 _FOLDS = (*"01234", "all")
-_SECONDS_TO_END = 30
-# The child ends when this process was killed; nothing else could stop a training then.
-_CHILD = (
-    "from classscale_training.processes.parent import end_with_parent; end_with_parent(); "
-    "from classscale_training.commands import run; run()"
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-m", "--model", required=True, metavar="MODEL", help="model to begin with: a bundle, a folder or a name")
     add("-o", "--output", type=Path, required=True, metavar="BUNDLE.zip", help="bundle to write")
     add("--work", type=Path, metavar="DIR", help="folder of all between (default: beside the bundle, NAME.training)")
-    add("--epochs", type=int, default=EPOCHS, metavar="N", help=f"epochs of 250 steps (default: {EPOCHS})")
+    add("--epochs", type=int, metavar="N", help=f"epochs of 250 steps (default: {EPOCHS})")
     add("--fold", default="all", help="0 to 4 leaves a fifth of the cases for validation (default: all, none is left)")
     add("-device", choices=("auto", "cuda", "cpu", "mps"), default="auto", help="device (default: CUDA, or the CPU)")
     channels = "what the images are, such as CT, or T1 FLAIR (default: as the model's)"
@@ -102,10 +94,6 @@ class _Work:
         """Name of the dataset: the same for all bundles that are made in the folder."""
         return f"Dataset{ID:03d}_{re.sub(r'[^A-Za-z0-9_-]+', '-', self.root.stem).strip('-_') or 'X'}"
 
-    def environment(self, results: Path | None = None) -> dict[str, str]:
-        folders = {"raw": self.root / "raw", "preprocessed": self.root / "preprocessed", "results": results}
-        return {f"nnUNet_{name}": str(folder) for name, folder in folders.items() if folder is not None}
-
     @property
     def raw(self) -> Path:
         return self.root / "raw" / self.dataset
@@ -113,6 +101,66 @@ class _Work:
     @property
     def plans(self) -> Path:
         return self.root / "preprocessed" / self.dataset / f"{PLANS}.json"
+
+    def step(self, name: str, arguments: Sequence[str], results: Path | None = None) -> None:
+        """Run one of the commands, and show what matters of its output.
+
+        :param results: folder of nnU-Net's results, if the command needs it.
+        :raises _StepFailed: if its exit code is not 0.
+        """
+        print(f"[{[*_STEPS].index(name) + 1}/{len(_STEPS)}] {name}", flush=True)
+        folders = {"raw": self.root / "raw", "preprocessed": self.root / "preprocessed", "results": results}
+        variables = {f"nnUNet_{key}": str(folder) for key, folder in folders.items() if folder is not None}
+        log = self.root / "logs" / f"{name}.txt"
+        log.parent.mkdir(exist_ok=True)
+        code = run_subcommand([name, *arguments], variables, log, _STEPS[name])
+        if code:
+            print(
+                f"The step {name} has failed. Settle what it says (the rest of its output is in {log}), and run the "
+                "same command again: it goes on there.",
+                file=sys.stderr,
+            )
+            raise _StepFailed(code if code > 0 else ExitCode.FAULT)
+
+
+class _StepFailed(Exception):
+    """A step has failed, and has said why.
+
+    :ivar code: its exit code.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.code = code
+
+
+@dataclass(frozen=True)
+class _Begin:
+    """The model to begin with.
+
+    :ivar named: as the user named it.
+    :ivar mirrored: it was trained with mirrored images.
+    """
+
+    named: str
+    path: Path
+    channels: tuple[str, ...]
+    configuration: str
+    mirrored: bool
+
+    @classmethod
+    def read(cls, named: str) -> _Begin:
+        """Read a model, its weights too, so that damage is noticed before hours of work.
+
+        :raises ModelError: if it cannot be used, or was not planned by nnU-Net.
+        """
+        from .plans_of_model import ModelPlans
+
+        summary = ModelPlans.read(named).summary
+        (path,) = resolve_model(named)
+        with open_source(path) as files:
+            mirrored = bool(read_parts(files, None, "final", None).mirror_axes)
+        return cls(named, path, summary.channel_names, summary.configuration_name, mirrored)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -126,64 +174,64 @@ def run(options: argparse.Namespace) -> int:
     :raises Busy: if another process works in the same folder.
     """
     from ..processes.device import usable_device
-    from .plans_of_model import ModelPlans
 
-    output: Path = options.output
-    if output.suffix.lower() != ".zip":
-        raise OutputError(f"{output} must end in .zip: a bundle is a zip.")
+    output = _checked_output(options)
     if options.fold not in _FOLDS:
         raise ClassScaleError(f"{options.fold} is not a fold: give 0 to 4, or all.")
-    refuse_existing(output, options.overwrite)
-    refuse_unwritable_folder(output)
-    sources = resolve_model(options.model)
-    refuse_replacing(output, list(sources))
-    trainer = options.trainer or trainer_of(options.epochs)
-    if options.trainer is not None:
-        make_torchvision_importable()
-        with redirect_stdout(None):  # nnU-Net misses its variables, which are set later
-            find_trainer(trainer)
-    model = ModelPlans.read(options.model)  # which also says what is wrong with it
+    trainer = _checked_trainer(options)
+    cases = _cases(options)
     device = usable_device(options.device).type
-    name = options.name or output.stem
+    begin = _Begin.read(options.model)
     work = _Work((options.work or output.with_suffix(".training")).resolve())
     try:
         work.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(work.root, error) from error
     with alone(work.root / ".lock", f"{work.root} is being used"):
-        code = _step("collect", _collect(options, work, model.summary.channel_names), work)
-        if code:
-            return code
-        state = _state(work, sources[0])
-        if not _is_noted(work, state):
-            _forget(work)
-            planned = ["-d", str(ID), "--like", options.model, "-npfp", str(options.workers)]
-            prepared = ["-d", str(ID), "-c", model.summary.configuration_name, "-np", str(options.workers)]
-            code = _step("plan", planned, work) or _step("preprocess", prepared, work)
-            if code:
-                return code
-            write_json(work.root / _NOTE, {"state": state})
-        if options.trainer is None and _keeps_sides(work, sources[0]):
-            trainer += "_NoMirroring"
-        results, configuration = work.root / "results" / state, model.summary.configuration_name
-        results.mkdir(parents=True, exist_ok=True)
-        trained = results / work.dataset / f"{trainer}__{PLANS}__{configuration}"
-        fold = trained / f"fold_{options.fold}"
-        if not ((fold / _LAST).is_file() and (fold / "validation" / "summary.json").is_file()):
-            learn = [str(ID), configuration, options.fold, "-tr", trainer, "-device", device, "--c"]
-            code = _step("train", [*learn, "-pretrained_weights", options.model], work, results)
-            if code:
-                return code
-        if options.fold != "all":  # else the validation has seen what was trained on
-            print(_validated(fold / "validation" / "summary.json"))
-        labels = ["--labels", str(work.raw / "labels.csv"), f"--name={name}"]
-        licence = [f"--licence={options.licence}"] if options.licence else []
-        export = ["-m", str(trained), "-f", options.fold, "-o", str(output), *labels, *licence]
-        code = _step("export", [*export, *["--overwrite"][: options.overwrite]], work, results)
-        if code:
-            return code
+        try:
+            work.step(
+                "collect", [*_collected(options, work), *cases, "--channels", *(options.channels or begin.channels)]
+            )
+            state = _prepare(work, begin, options.workers)
+            if options.trainer is None and (not begin.mirrored or _has_sides(work)):
+                trainer += "_NoMirroring"
+            results = work.root / "results" / state
+            trained = _learn(work, begin, results, trainer, options.fold, device)
+            work.step("export", _exported(options, work, trained), results)
+        except _StepFailed as failed:
+            return failed.code
     print(f"Next: classscaleseg segment IMAGE -m {shlex.quote(str(output))} -o RESULT.seg.nrrd")
     return 0
+
+
+def _checked_output(options: argparse.Namespace) -> Path:
+    """Return the bundle to write, if it can be written.
+
+    :raises OutputError: if it is no zip, cannot be written, exists and is not to be replaced, or is the model itself.
+    """
+    output: Path = options.output
+    if output.suffix.lower() != ".zip":
+        raise OutputError(f"{output} must end in .zip: a bundle is a zip.")
+    refuse_existing(output, options.overwrite)
+    refuse_unwritable_folder(output)
+    refuse_replacing(output, list(resolve_model(options.model)))
+    return output
+
+
+def _checked_trainer(options: argparse.Namespace) -> str:
+    """Return the name of the trainer, without what depends on the labels.
+
+    :raises ClassScaleError: if there is none with so many epochs, or a trainer is named too.
+    :raises ModelError: if there is no trainer of this name.
+    """
+    if options.trainer is None:
+        return trainer_of(EPOCHS if options.epochs is None else options.epochs)
+    if options.epochs is not None:
+        raise ClassScaleError("A trainer decides on the number of epochs: leave out --epochs or --trainer.")
+    make_torchvision_importable()
+    with redirect_stdout(None):  # nnU-Net misses its variables, which are set later
+        find_trainer(options.trainer)
+    return options.trainer
 
 
 def trainer_of(epochs: int) -> str:
@@ -200,21 +248,60 @@ def trainer_of(epochs: int) -> str:
     return TRAINER if epochs == 1000 else f"{TRAINER}_{epochs}epoch{'s' * (epochs > 1)}"
 
 
-def _collect(options: argparse.Namespace, work: _Work, channels: Sequence[str]) -> list[str]:
-    """Return the arguments of ``collect``.
+def _cases(options: argparse.Namespace) -> list[str]:
+    """Return the arguments of ``collect`` that name the folders of the cases.
 
-    :raises ClassScaleError: if the folders are not named in one of both ways, or a folder lacks one of them.
+    :raises ClassScaleError: if they are not named in one of both ways, or a training folder lacks one.
     """
     pair = (options.images, options.segmentations)
     if (options.folder is None) == (None in pair) or (options.folder is not None and any(pair)):
         raise ClassScaleError("Give a training folder, or both -i IMAGES and -s SEGMENTATIONS.")
     images, segmentations = pair if options.folder is None else folders_in(options.folder)
+    return ["-i", str(images), "-s", str(segmentations)]
+
+
+def _collected(options: argparse.Namespace, work: _Work) -> list[str]:
+    """Return the other arguments of ``collect``, but for the channels."""
     given = [("--labels", options.labels), ("--missing", options.missing), ("--overlap", options.overlap)]
     more = [part for flag, value in given if value is not None for part in (flag, value)]
     named = ["--name", work.dataset.partition("_")[2], "--workers", str(options.workers)]
-    flags = ["--renew", *["--corrected"][: options.corrected]]
-    places = ["-i", str(images), "-s", str(segmentations)]
-    return [*places, "-d", str(ID), *named, *more, *flags, "--channels", *(options.channels or channels)]
+    return ["-d", str(ID), *named, *more, "--renew", *["--corrected"][: options.corrected]]
+
+
+def _prepare(work: _Work, begin: _Begin, workers: int) -> str:
+    """Plan and preprocess the collected cases, if that is not done.
+
+    :returns: a name for these cases and the model to begin with, the same only for the same.
+    """
+    state = _state(work, begin.path)
+    if not _is_noted(work, state):
+        _forget(work)
+        work.step("plan", ["-d", str(ID), "--like", begin.named, "-npfp", str(workers)])
+        work.step("preprocess", ["-d", str(ID), "-c", begin.configuration, "-np", str(workers)])
+        write_json(work.root / _NOTE, {"state": state})
+    return state
+
+
+def _learn(work: _Work, begin: _Begin, results: Path, trainer: str, fold: str, device: str) -> Path:
+    """Train a fold, or go on with it, if that is not done; return the folder of the training."""
+    results.mkdir(parents=True, exist_ok=True)
+    trained = results / work.dataset / f"{trainer}__{PLANS}__{begin.configuration}"
+    last, summary = (trained / f"fold_{fold}" / name for name in (_LAST, "validation/summary.json"))
+    if not (last.is_file() and summary.is_file()):
+        learn = [str(ID), begin.configuration, fold, "-tr", trainer, "-device", device, "--c"]
+        work.step("train", [*learn, "-pretrained_weights", begin.named], results)
+    if fold != "all":  # else the validation has seen what was trained on
+        print(_validated(summary))
+    return trained
+
+
+def _exported(options: argparse.Namespace, work: _Work, trained: Path) -> list[str]:
+    """Return the arguments of ``export``."""
+    output: Path = options.output
+    about = ["--labels", str(work.raw / "labels.csv"), f"--name={options.name or output.stem}"]
+    licence = [f"--licence={options.licence}"] if options.licence else []
+    overwrite = ["--overwrite"][: options.overwrite]
+    return ["-m", str(trained), "-f", options.fold, "-o", str(output), *about, *licence, *overwrite]
 
 
 def _state(work: _Work, model: Path) -> str:
@@ -245,13 +332,10 @@ def _forget(work: _Work) -> None:
             raise unwritable(file, error) from error
 
 
-def _keeps_sides(work: _Work, model: Path) -> bool:
-    """Return whether images must not be mirrored: labels or the model tell left from right."""
+def _has_sides(work: _Work) -> bool:
+    """Return whether labels tell left from right."""
     labels = read_json(work.raw / "dataset.json", {"labels": dict}, "Run the command again.")["labels"]
-    if pair_of_sides(labels) is not None:
-        return True
-    with open_source(model) as files:
-        return not read_parts(files, None, "final", None).mirror_axes
+    return pair_of_sides(labels) is not None
 
 
 def _validated(summary: Path) -> str:
@@ -260,47 +344,3 @@ def _validated(summary: Path) -> str:
     cases, dice = len(found["metric_per_case"]), found["foreground_mean"].get("Dice")
     figure = "none" if dice is None else f"{dice:.3f}"
     return f"Mean Dice of {cases} case{'s' * (cases != 1)} that the training has not seen: {figure}"
-
-
-def _step(name: str, arguments: Sequence[str], work: _Work, results: Path | None = None) -> int:
-    """Run one command, show what matters of its output, log all of it, and return its exit code."""
-    print(f"[{[*_STEPS].index(name) + 1}/{len(_STEPS)}] {name}", flush=True)
-    log = work.root / "logs" / f"{name}.txt"
-    log.parent.mkdir(exist_ok=True)
-    code = _run([name, *arguments], work.environment(results), log, _STEPS[name])
-    if code:
-        print(
-            f"The step {name} has failed. Settle what it says (the rest of its output is in {log}), and run the same "
-            "command again: it goes on there.",
-            file=sys.stderr,
-        )
-    return code if code >= 0 else ExitCode.FAULT
-
-
-def _run(arguments: Sequence[str], variables: dict[str, str], log: Path, shown: re.Pattern[str]) -> int:
-    environment = {**os.environ, **variables, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
-    # without this folder, which -c puts first: a random.py in it would be taken for Python's own
-    command = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {_CHILD}", *arguments]
-    form: dict[str, Any] = {"stdout": subprocess.PIPE, "encoding": "utf-8", "errors": "replace"}
-    with open(log, "w", encoding="utf-8") as file, subprocess.Popen(command, env=environment, **form) as child:
-        with _ended(child):
-            assert child.stdout is not None
-            for line in child.stdout:
-                file.write(line)
-                if found := shown.match(line.rstrip("\n")):
-                    print(found[1], flush=True)
-            return child.wait()
-
-
-@contextmanager
-def _ended(child: subprocess.Popen) -> Iterator[None]:
-    """End a process with the block, if it still runs because of an error or a signal."""
-    try:
-        yield
-    except BaseException:
-        child.terminate()
-        try:
-            child.wait(_SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            child.kill()
-        raise
