@@ -163,6 +163,28 @@ def test_segments_that_overlap_keep_their_overlap(scene, rows):
     assert last["Segment_1"].all() and not last["Segment_2"].any() and not last["Segment_3"].any()
 
 
+@pytest.mark.parametrize("locked", [True, False])
+def test_a_structure_grows_within_one_that_contains_it(scene, locked):
+    """The liver in the body, beside the spleen."""
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Drawn")
+    for first, size, name in (((0, 0, 0), 20, "body"), ((2, 2, 2), 4, "liver"), ((10, 2, 2), 4, "spleen")):
+        add_segment(node, np.ones((size,) * 3, np.uint8), 1, first, name=name)
+    body, liver, spleen = node.GetSegmentation().GetSegmentIDs()
+    before = masks(node)
+    assert before[body].all() and before[liver].sum() == before[spleen].sum() == 64
+    correction = correct(node, liver)
+    lock_others(editor_node(scene), locked)
+    paint((slice(2, 6), slice(2, 6), slice(2, 12)))  # through half of the spleen
+    done, after = finish_correction(correction), masks(node)
+    wanted = before[liver].copy()
+    wanted[2:6, 2:6, 2:12] = True
+    taken = wanted & before[spleen]
+    assert (after[body] == before[body]).all() and taken.sum() == 32
+    assert (after[liver] == (wanted & ~before[spleen] if locked else wanted)).all()
+    assert (after[spleen] == (before[spleen] if locked else before[spleen] & ~taken)).all()
+    assert done.others == (() if locked else ("spleen",)) and not done.spared
+
+
 def masks(node) -> dict[str, np.ndarray]:
     opened = open_structures(node)
     return {

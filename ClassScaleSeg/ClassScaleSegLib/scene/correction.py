@@ -35,6 +35,7 @@ from .correction_notes import (
     take_look,
 )
 from .correction_voxels import (
+    containing,
     divided,
     fingerprint,
     painted,
@@ -190,11 +191,13 @@ def _take_over(correction: vtkMRMLSegmentationNode, node: vtkMRMLSegmentationNod
     taken = added & others
     replaced = np.any([others & ~left & ~taken & mask for mask in masks], axis=0)  # by segments that the user has added
     away = taken | replaced
-    losing = [row for row in np.unique([layer[away] for layer in opened.segmentation.layers]).tolist() if row]
-    names = {opened.ids[each]: table[each].name for each in losing if each != value}
+    around = containing(opened, own, value)
+    losing = np.unique([layer[away] for layer in opened.segmentation.layers]).tolist()
+    names = {opened.ids[each]: table[each].name for each in losing if each not in (0, value, *around)}
     shown = take_surfaces(node, [segment_id, *names])
-    lost = take_from_other_grids(node, names, taken, geometry)
-    take = Change.ADD if lost else Change.ADD_AND_TAKE
+    # Slicer's own logic would take the voxels from the structures around it too
+    lost = (take_voxels if around else take_from_other_grids)(node, names, taken, geometry)
+    take = Change.ADD if lost or around else Change.ADD_AND_TAKE
     for mask, change in ((removed, Change.REMOVE), (added & ~taken, Change.ADD), (taken, take)):
         if mask.any():
             change_segment(node, segment_id, shared_image(mask.astype(np.uint8), geometry), change)

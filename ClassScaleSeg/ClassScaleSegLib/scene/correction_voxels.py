@@ -43,13 +43,28 @@ def value_of(opened: Opened, segment_id: str) -> int:
 
 
 def divided(opened: Opened, value: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return which voxels a structure has, and which all others have; bool ``(z, y, x)``."""
-    own = np.zeros(opened.segmentation.labels.shape, bool)
-    others = own.copy()
-    for layer in opened.segmentation.layers:
-        own |= layer == value
-        others |= (layer > 0) & (layer != value)
+    """Return which voxels a structure has, and which all others have; bool ``(z, y, x)``.
+
+    Those that contain it, by :func:`containing`, are no others: it has no border with them.
+    """
+    own = np.any([layer == value for layer in opened.segmentation.layers], axis=0)
+    apart = (0, value, *containing(opened, own, value))
+    others = np.any([~np.isin(layer, apart) for layer in opened.segmentation.layers], axis=0)
     return own, others
+
+
+def containing(opened: Opened, own: np.ndarray, value: int) -> list[int]:
+    """Return the label values of the structures that contain most of another one, as the body contains the liver.
+
+    :param own: voxels of that structure, bool ``(z, y, x)``.
+    :param value: its label value.
+    """
+    least = np.count_nonzero(own) / 2
+    found: list[int] = []
+    for layer in opened.segmentation.layers:
+        values, counts = np.unique(layer[own], return_counts=True)
+        found += [each for each, count in zip(values.tolist(), counts.tolist(), strict=True) if count > least]
+    return [each for each in found if each not in (0, value)]
 
 
 def fingerprint(mask: np.ndarray, geometry: Geometry, counts: Iterable[int] = ()) -> str:
