@@ -75,10 +75,17 @@ def networks(quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def samples(quick: bool) -> list[dict[str, Any]]:
+def agreement(one: np.ndarray, other: np.ndarray, classes: int) -> dict[str, float]:
+    """Return the share of voxels with another label, and the mean Dice of the classes between two label maps."""
     from classscale_training.evaluation.dice import case_dice, foreground_mean
-    from ClassScaleSegLib import open_model, segment
     from ClassScaleSegLib.images.counts import overlap_counts
+
+    dice = case_dice(overlap_counts(one.astype(np.int64), other.astype(np.int64), classes)[None])
+    return {"differ": float((one != other).mean()), "dice": round(foreground_mean(dice[0]), 4)}
+
+
+def samples(quick: bool) -> list[dict[str, Any]]:
+    from ClassScaleSegLib import open_model, segment
     from ClassScaleSegLib.resources import resource
 
     rows = []
@@ -88,9 +95,7 @@ def samples(quick: bool) -> list[dict[str, Any]]:
             segment(resource("SampleData", f"{sample}.nrrd"), model, device="cpu", bfloat16=reduced).labels
             for reduced in (False, True)
         )
-        dice = case_dice(overlap_counts(exact.astype(np.int64), found.astype(np.int64), model.classes)[None])
-        agreement = {"differ": float((exact != found).mean()), "dice": round(foreground_mean(dice[0]), 4)}
-        rows.append({"what": f"sample of {name}", **agreement})
+        rows.append({"what": f"sample of {name}", **agreement(exact, found, model.classes)})
     return rows
 
 

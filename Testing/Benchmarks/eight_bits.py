@@ -17,15 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from classscale_training.evaluation.dice import case_dice, foreground_mean
+from bfloat16 import SAMPLES, agreement
 from ClassScaleSegLib import open_model, pack, segment
-from ClassScaleSegLib.images.counts import overlap_counts
 from ClassScaleSegLib.models.model import Model
 from ClassScaleSegLib.resources import resource
 from measure import Bar, parse, report
 from real_heads import two_ways
-
-SAMPLES = {"toy-120": "toy-120", "toy-1000": "toy-1000", "head-mr-312": "head-mr"}
 
 
 def labels_of_model(model: Model, image: Path) -> np.ndarray:
@@ -35,13 +32,11 @@ def labels_of_model(model: Model, image: Path) -> np.ndarray:
 def sample(name: str, models: dict[str, Model], files: dict[str, Path]) -> dict[str, Any]:
     image = resource("SampleData", f"{SAMPLES[name]}.nrrd")
     exact, found = (labels_of_model(model, image) for model in models.values())
-    dice = case_dice(overlap_counts(exact.astype(np.int64), found.astype(np.int64), models["float32"].classes)[None])
     sizes = {f"MB, {kind}": round(file.stat().st_size / 1e6, 2) for kind, file in files.items()}
     return {
         "what": f"sample of {name}",
         **sizes,
-        "differ": float((exact != found).mean()),
-        "dice": round(foreground_mean(dice[0]), 4),
+        **agreement(exact, found, models["float32"].classes),
     }
 
 
