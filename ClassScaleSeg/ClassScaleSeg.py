@@ -30,7 +30,7 @@ from slicer.util import VTKObservationMixin
 if TYPE_CHECKING:
     import qt
     from ClassScaleSegLib.images.comparison import ClassComparison, Comparison
-    from ClassScaleSegLib.process.child import Event
+    from ClassScaleSegLib.process import Event
     from ClassScaleSegLib.scene.correction import Corrected
     from ClassScaleSegLib.scene.queue import QueueItem, SceneQueue
     from ClassScaleSegLib.scene.request import Request
@@ -200,7 +200,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         :param volume: the volume node, or a list with one volume node per channel of the model.
         :param model: name or id in the catalogue, or the path of a model folder, an exported zip or a bundle; or a list
             of them, which make one segmentation.
-        :param progress: called with each ``ClassScaleSegLib.process.child.Event`` of the run.
+        :param progress: called with each ``ClassScaleSegLib.process.Event`` of the run.
         :param choices: for the nodes ``region``, ``all_frames``, ``segmentation``, ``replace``, ``confidence``,
             ``statistics``, and for ``report`` (a folder), ``report_name`` and ``standard_names``, which
             ``ClassScaleSegLib.scene.request.Request`` explains; for the rest

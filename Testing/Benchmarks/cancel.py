@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 from ClassScaleSegLib import Options
-from ClassScaleSegLib.process.child import Job, SegmentationProcess
+from ClassScaleSegLib.process import Job, SegmentationProcess
 from ClassScaleSegLib.process.process_tree import descendants, is_alive
 from ClassScaleSegLib.resources import resource
 from measure import Bar, parse, report

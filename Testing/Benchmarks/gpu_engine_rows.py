@@ -120,7 +120,7 @@ def limited(row: Row, model: str, image: str, device: str, gib: float, how: str,
 def child(row: Row, model: str, image: str, device: str) -> None:
     """Segment in the child process of the panel; ``seconds`` is from its start to its end."""
     from ClassScaleSegLib.options import Options
-    from ClassScaleSegLib.process.child import SegmentationProcess
+    from ClassScaleSegLib.process import SegmentationProcess
     from ClassScaleSegLib.process.job import Job
 
     with SegmentationProcess() as process:

@@ -118,6 +118,21 @@ def test_the_library_works_from_there_in_a_fresh_interpreter(tree: str, request:
     assert (labels, classes, entry, heavy) == ("117", "121", "toy-120", "[]")
 
 
+@pytest.mark.parametrize("tree", ["installed", "extracted"])
+def test_the_trainer_works_from_there_too(tree: str, request: pytest.FixtureRequest) -> None:
+    pytest.importorskip("nnunetv2")
+    modules = request.getfixturevalue(tree) / MODULES
+    code = "from ClassScaleSegLib.process.training import trainer_folders; print(trainer_folders())"
+    assert _python(modules, "-c", code).stdout.strip() == "[]"
+    (folder,) = _python(modules, "-m", "classscale_training.commands", "trainers").stdout.splitlines()
+    assert Path(folder) == modules / "classscale_training" / "nnunet_trainers"
+    code = (
+        "from classscale_training.nnunet import environment as e; e.make_torchvision_importable(); "
+        "print(e.find_trainer('ClassScaleTrainer'))"
+    )
+    assert "classscale_training.nnunet.trainer.ClassScaleTrainer" in _python(modules, "-c", code).stdout
+
+
 def test_the_test_for_inside_slicer_passes_with_the_package(extracted: Path) -> None:
     pytest.importorskip("slicer", reason="slicer-core is not installed")
     report = _python(extracted / MODULES, "-m", "unittest", "-v", "ClassScaleSegSceneTest", cwd=SLICER).stderr

@@ -18,11 +18,12 @@ pytest.importorskip("nnunetv2")
 import collect_cases  # noqa: E402
 from classscale_training import commands  # noqa: E402
 from classscale_training.nnunet import finetune_command  # noqa: E402
+from classscale_training.nnunet.finetune_report import JsonReport, Report  # noqa: E402
 from classscale_training.processes import subcommand  # noqa: E402
 from ClassScaleSegLib.models.summary import summarize  # noqa: E402
 from ClassScaleSegLib.process.exit_codes import ExitCode  # noqa: E402
+from ClassScaleSegLib.process.job import parse_event  # noqa: E402
 from collect_cases import Training  # noqa: E402
-from tiny_nnunet import SHIM  # noqa: E402
 
 NAMES = {1: "cell 1", 2: "cell 2"}
 
@@ -34,11 +35,11 @@ class Steps:
         self.calls: list[list[str]] = []
         self.failing = ""
 
-    def __call__(self, arguments, variables, log, shown):
+    def __call__(self, arguments, variables, log, on_line, on_errors):
         self.calls.append(arguments)
         name, preprocessed = arguments[0], Path(variables["nnUNet_preprocessed"])
         if name == self.failing:
-            return ExitCode.MODEL
+            return subcommand.Ended(ExitCode.MODEL, "That is why.")
         if name == "collect":
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("nnUNet_raw", variables["nnUNet_raw"])
@@ -56,7 +57,7 @@ class Steps:
             (fold / "validation" / "summary.json").write_text(json.dumps(summary))
         elif name == "export":
             Path(arguments[arguments.index("-o") + 1]).write_bytes(b"bundle")
-        return 0
+        return subcommand.Ended(0, "")
 
     @property
     def names(self) -> list[str]:
@@ -276,16 +277,19 @@ def test_the_model_is_not_replaced_by_its_own_training(steps, corrected, tmp_pat
 def test_only_what_matters_is_shown_and_all_is_in_the_log(tmp_path, capfd, monkeypatch):
     printed = "noise\\n2026-11-30 07:26:41.393099: Epoch 3\\n2026-11-30 07:26:41.393099: Pseudo dice [1]\\nNext: x"
     monkeypatch.setattr(subcommand, "_CHILD", f"print('{printed}')")
-    code = subcommand.run_subcommand([], {}, tmp_path / "train.txt", finetune_command._STEPS["train"])
-    assert code == 0 and capfd.readouterr().out == "Epoch 3\n"
-    assert (tmp_path / "train.txt").read_text().splitlines()[0] == "noise"
+    report = Report(None)
+    report.step("train")
+    ended = subcommand.run_subcommand([], {}, tmp_path / "train.txt", report.output, report.errors)
+    assert ended.code == 0 and capfd.readouterr().out == "[4/5] train\nEpoch 3\n"
+    begun, first, *_ = (tmp_path / "train.txt").read_text().splitlines()
+    assert begun.startswith("--- 20") and first == "noise"
 
 
 def test_files_where_the_command_is_run_are_not_taken_for_modules(tmp_path, monkeypatch):
     (tmp_path / "statistics.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(subcommand, "_CHILD", "import statistics")
-    assert subcommand.run_subcommand([], {}, tmp_path / "log.txt", finetune_command._STEPS["export"]) == 0
+    assert subcommand.run_subcommand([], {}, tmp_path / "log.txt", print, print).code == 0
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no folder that nobody can write")
@@ -301,7 +305,7 @@ from ClassScaleSegLib.process.ending import run_command
 from ClassScaleSegLib.process.fault_log import FaultLog
 from classscale_training.processes import subcommand as f
 f._CHILD = "from classscale_training.processes.parent import end_with_parent; end_with_parent(); " + {sleeper!r}
-run_command(lambda: f.run_subcommand([], {{}}, Path({log!r})), print, FaultLog("x", []), "Cancelled.")
+run_command(lambda: f.run_subcommand([], {{}}, Path({log!r}), print, print), print, FaultLog("x", []), "Cancelled.")
 """
 
 
@@ -321,17 +325,57 @@ def test_a_step_ends_with_the_command(number, tmp_path):
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
-def test_the_whole_way_with_nnunet(tmp_path, write_model, monkeypatch, capfd):
-    (tmp_path / "shim").mkdir()
-    (tmp_path / "shim" / "shim.py").write_text(SHIM.format(epochs=1))
-    settings = {"nnUNet_extTrainer": str(tmp_path / "shim"), "nnUNet_compile": "f", "nnUNet_n_proc_DA": "0"}
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    training = Training(tmp_path)
-    training.case("a", {1: "organ 1", 2: "something new"})
-    words = ["--trainer", "ClassScaleTrainer_test", "-device", "cpu", "--workers", "1"]
-    assert finetune(training, *words, model=str(write_model())) == 0
-    said = capfd.readouterr().out
-    assert "The network begins with the weights of 1 of its 2 classes" in said and "Epoch 0" in said
-    made = summarize(tmp_path / "mine.zip")
-    assert made.table.names == {0: "background", 1: "organ 1", 2: "something new"} and made.name == "mine"
+def test_programs_get_json_lines(steps, corrected, capsys):
+    assert finetune(corrected, "--json-progress", "--epochs", 5, "--fold", 0) == 0
+    events = [event for line in capsys.readouterr().out.splitlines() if (event := parse_event(line))]
+    assert [event.stage for event in events if event.kind == "progress"] == ALL
+    assert [event.total for event in events if event.stage == "train"] == [5]
+    assert any("Mean Dice of 1 case" in event.text for event in events)
+    assert events[-1].kind == "result"
+    assert events[-1].facts["output"] == str(corrected.folder.parent / "mine.zip")
+
+
+def test_programs_get_the_sentence_of_what_failed(steps, corrected, capsys):
+    steps.failing = "plan"
+    assert finetune(corrected, "--json-progress") == ExitCode.MODEL
+    assert parse_event(capsys.readouterr().out.splitlines()[-1]).text == "That is why."
+    assert finetune(corrected, "--json-progress", "--fold", "7") == ExitCode.FAULT
+    last = parse_event(capsys.readouterr().out.splitlines()[-1])
+    assert last.kind == "error" and last.text.startswith("7 is not a fold")
+
+
+def test_epochs_and_preprocessed_cases_are_counted(capsys):
+    report = JsonReport(10)
+    report.step("preprocess")
+    report.errors("\r 50%|#####     | 2/4 [00:01<00:01,  1.00it/s]")
+    report.step("train")
+    before = "2026-11-30 07:26:41.393099: "
+    for line in ("Epoch 3", "train_loss -0.5", "noise", "Epoch time: 20.0 s", "Epoch 4", "Epoch time: 30.0 s"):
+        report.output(before + line)
+    events = [parse_event(line) for line in capsys.readouterr().out.splitlines()]
+    shown = [(event.stage, event.done, event.total, event.remaining) for event in events if event.kind == "progress"]
+    begun = [("preprocess", 0, 1, None), ("preprocess", 2, 4, None), ("train", 0, 10, None)]
+    assert shown == [
+        *begun,
+        *[("train", 3, 10, None), ("train", 4, 10, 120), ("train", 4, 10, 120), ("train", 5, 10, 115)],
+    ]
+    assert [event.text for event in events if event.text][:2] == ["Epoch 3", "train_loss -0.5"]
+
+
+def test_the_log_has_what_both_streams_said_and_the_last_state_of_bars(tmp_path, monkeypatch, capfd):
+    printed = "import sys; print('Ä'); sys.stderr.write('1/2\\r2/2\\nWarning: ü\\r\\nend'); sys.exit(3)"
+    monkeypatch.setattr(subcommand, "_CHILD", printed)
+    log, pieces = tmp_path / "plan.txt", []
+    assert subcommand.run_subcommand([], {}, log, print, pieces.append) == (3, "")
+    assert "".join(pieces).replace("\r\n", "\n") == "1/2\r2/2\nWarning: ü\nend"
+    assert sorted(log.read_text(encoding="utf-8").splitlines()[1:]) == ["2/2", "Warning: ü", "end", "Ä"]
+    assert subcommand.run_subcommand([], {}, log, print, pieces.append).code == 3
+    assert sum(line.startswith("--- 20") for line in log.read_text(encoding="utf-8").splitlines()) == 2
+
+
+def test_a_step_leaves_its_sentence(tmp_path, capfd):
+    ended = subcommand.run_subcommand(
+        ["export", "-m", str(tmp_path), "-o", "x.zip"], {}, tmp_path / "export.txt", print, print
+    )
+    assert ended.code > 0 and ended.error.strip() and ended.error.strip() in capfd.readouterr().out
+    assert [file.name for file in tmp_path.iterdir()] == ["export.txt"]

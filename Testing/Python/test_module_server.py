@@ -437,7 +437,7 @@ def test_the_devices_of_this_computer_are_looked_for_when_the_list_is_used(panel
 
 @pytest.mark.parametrize("before, text", [(0, "the server"), (1, "one job is before"), (4, "4 jobs are before")])
 def test_the_place_in_the_queue_of_the_server_is_shown(before, text):
-    from ClassScaleSegLib.process.child import Event
+    from ClassScaleSegLib.process import Event
     from ClassScaleSegPanel.runs.progress import RunProgress
 
     progress = RunProgress()

@@ -21,7 +21,8 @@ from ClassScaleSegLib.catalog.catalog import Catalog
 from ClassScaleSegLib.commands.demo import mean_dice
 from ClassScaleSegLib.commands.main import ExitCode, _parser, main
 from ClassScaleSegLib.commands.segment_options import job_of_options
-from ClassScaleSegLib.process.child import Job, SegmentationProcess, default_python
+from ClassScaleSegLib.process import Job, SegmentationProcess
+from ClassScaleSegLib.process.child import default_python
 from ClassScaleSegLib.process.job import read_job
 from ClassScaleSegLib.process.process_tree import descendants, is_alive
 from ClassScaleSegLib.resources import resource

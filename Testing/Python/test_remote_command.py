@@ -15,8 +15,7 @@ import pytest
 import SimpleITK as sitk
 from ClassScaleSegLib import Options, Segmentation, addresses, errors
 from ClassScaleSegLib.commands.main import ExitCode, main
-from ClassScaleSegLib.process import child
-from ClassScaleSegLib.process.child import SegmentationProcess
+from ClassScaleSegLib.process import SegmentationProcess, child
 from ClassScaleSegLib.process.job import Job, job_of, parse_event, read_job
 from ClassScaleSegLib.server.offers import Offers
 from ClassScaleSegLib.server.tokens import Tokens

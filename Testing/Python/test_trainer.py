@@ -15,6 +15,7 @@ import torch
 from classscale_training.commands import main
 from classscale_training.data.toy.options import ToyOptions
 from classscale_training.data.toy_dataset import write_toy_dataset
+from classscale_training.nnunet import trainer as trainer_module
 from classscale_training.nnunet.case_validation import case_metrics
 from classscale_training.nnunet.trainer import ClassScaleTrainer
 from classscale_training.nnunet.trainer_variants import ClassScaleTrainer_5epochs, ClassScaleTrainer_NoMirroring
@@ -246,6 +247,22 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(root):
         match="No checkpoint can be read: .*latest.pth .*previous.pth .does not exist.;",
     ):
         resumed.load_checkpoint(str(latest))
+
+
+def test_a_checkpoint_is_written_after_fifty_epochs_or_five_minutes(root, monkeypatch):
+    trainer, clock, written = _trainer(root), [0.0], []
+    monkeypatch.setattr(trainer_module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(trainer_module, "save_whole", lambda file, save: written.append((file.name, epoch)))
+    monkeypatch.setattr(trainer.logger, "plot_progress_png", lambda folder: None)
+    trainer._saved, trainer._best_ema = 0.0, 1.0  # so that none is the best
+    for epoch, minutes in enumerate([1, 3, 6, 8, 20]):
+        clock[0] = 60.0 * minutes
+        for name in ("train_losses", "val_losses", "mean_fg_dice", "epoch_start_timestamps"):
+            trainer.logger.log(name, 0.5, epoch)
+        trainer.logger.log("dice_per_class_or_region", [0.5], epoch)
+        trainer.on_epoch_end()
+    assert written == [("checkpoint_latest.pth", 2), ("checkpoint_latest.pth", 4)] and trainer.current_epoch == 5
+    assert trainer.save_every == 50
 
 
 def test_a_full_disk_while_saving_leaves_the_old_checkpoint_whole(root, monkeypatch):

@@ -1,6 +1,7 @@
 """List the files that are installed into Slicer, and where. Packaging and its test both use this list.
 
-Slicer's own build installs the files that ``ClassScaleSeg/CMakeLists.txt`` lists. Here they are found in the folders.
+Slicer's own build installs the files that ``ClassScaleSeg/CMakeLists.txt`` lists, and those of the trainer. Here all
+are found in the folders.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ def installed_files(repository: Path = REPOSITORY) -> dict[str, Path]:
 
     :param repository: a checkout of the repository.
     """
-    module, resources = repository / "ClassScaleSeg", repository / "Resources"
+    module, resources, training = (repository / name for name in ("ClassScaleSeg", "Resources", "training"))
     files = {file.relative_to(module): file for file in module.rglob("*.py")}
     files |= {file.relative_to(module): file for file in (module / "Resources").rglob("*")}
     for folder in resources.iterdir():
         if folder.name not in NOT_INSTALLED:
             files |= {file.relative_to(repository): file for file in folder.rglob("*")}
+    package = training / "classscale_training"
+    files |= {file.relative_to(training): file for kind in ("*.py", "*.csv") for file in package.rglob(kind)}
+    trainers = training / "nnunet_trainers"
+    files |= {package.relative_to(training) / file.relative_to(training): file for file in trainers.rglob("*.py")}
     return {
         path.as_posix(): files[path]
         for path in sorted(files)

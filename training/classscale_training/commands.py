@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from ClassScaleSegLib.errors import ClassScaleError
@@ -34,10 +35,11 @@ from .nnunet.pretraining import command as pretrain
 from .nnunet.train_command import add_train_arguments, add_validate_arguments, train
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, ending: str | Path | None = None) -> int:
     """Run one command of ``classscaleseg-train``.
 
     :param arguments: of the command line, without the program's name; None for those of this process.
+    :param ending: file that gets the sentence of an error, too.
     :returns: the value of an :class:`.ExitCode`.
     :raises SystemExit: if the arguments cannot be parsed, or after ``-h``.
     """
@@ -48,13 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def tell(error: ClassScaleError) -> None:
         print(error, file=sys.stderr)
+        if ending is not None:
+            Path(ending).write_text(str(error), encoding="utf-8", errors="backslashreplace")
 
     return run_command(run, tell, FaultLog("classscaleseg-train", arguments), "Cancelled.")
 
 
-def run(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command with ``arguments``, those of the process by default, and end the process with its exit code."""
-    leave(main(arguments))
+def run(arguments: Sequence[str] | None = None, ending: str | Path | None = None) -> NoReturn:
+    """Do what :func:`main` does, and end the process with the exit code."""
+    leave(main(arguments, ending))
 
 
 def _print_trainer_folder(_: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
-"""Run a segmentation in a child process, follow its progress, and cancel it."""
+"""Run a segmentation or a training in a child process, follow its progress, and cancel it."""
 
-from .child import SegmentationProcess
 from .job import Event, Job
+from .segmentation import SegmentationProcess
+from .training import TrainingProcess
 
-__all__ = ["Event", "Job", "SegmentationProcess"]
+__all__ = ["Event", "Job", "SegmentationProcess", "TrainingProcess"]

@@ -1,8 +1,8 @@
-"""Run a segmentation in a child process, so that the caller stays responsive and the GPU is free afterwards.
+"""Run a command in a child process, so that the caller stays responsive and the GPU is free afterwards.
 
-The child is ``classscaleseg segment --job FILE``, which reports its progress in JSON lines. Whatever happens to the
-child, to its folder or to this process, no process and no file is left behind: see :mod:`.parent_watch`,
-:mod:`.process_tree` and :mod:`.work_folder`.
+The child reports its progress in JSON lines. Whatever happens to the child, to its folder or to this process, no
+process and no file of its work folder is left behind: see :mod:`.parent_watch`, :mod:`.process_tree` and
+:mod:`.work_folder`. The commands are those of :mod:`.segmentation` and :mod:`.training`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from ..errors import ClassScaleError
 from ..files import unwritable
 from .exit_codes import explain_exit
-from .job import Event, Job, parse_event
+from .job import Event, parse_event
 from .process_tree import kill_tree
 from .work_folder import CANCEL_FILE, make_work_folder, remove_work_folder
 
@@ -33,42 +33,30 @@ _LONGEST_LINE = 1 << 20  # bytes
 _LOG_LINES, _LOG_LINE = 5000, 4000  # lines, and characters of one
 _UNREAD_LINES = 1000  # then the child waits until somebody reads
 _SECONDS_TO_LOOK = 0.5  # whether the job has ended, while nobody reads
+_Process = TypeVar("_Process", bound="ChildProcess")
 _MODELS_FOLDER = "CLASSSCALESEG_MODELS"  # environment variable with the folder of the catalogue
 
 
-class SegmentationProcess:
-    """One job in a child process.
+class ChildProcess:
+    """A command in a child process, which a subclass names.
 
-    :ivar job: can be set until :meth:`start`, so that its files can be in ``work_folder``.
-    :ivar work_folder: a temporary folder for this job, removed by :meth:`close`, and at once if the job fails or is
+    :cvar memory: a sentence on what to do if memory has run out.
+    :ivar work_folder: a temporary folder for this command, removed by :meth:`close`, and at once if it fails or is
         cancelled.
     :ivar state: "new", "running", "finished", "failed" or "cancelled".
-    :ivar error: a sentence, if the job failed.
+    :ivar error: a sentence, if the command failed.
     :ivar kind: name of the class of an error that the child has reported.
-    :ivar result: ``output``, ``structures`` (their number) and ``seconds``, once the job is finished.
-    :param job: may be given later.
+    :ivar result: what the child has reported as its result, once it is finished.
     :param python: path of an interpreter; by default that of :func:`default_python`.
     :param environment: variables to add to those of this process.
     :raises OutputError: if the folder cannot be made.
     :raises ClassScaleError: if psutil is not installed.
-
-    Write the image into the work folder, start the child, and read the result before the folder is removed:
-
-    >>> import SimpleITK as sitk
-    >>> from ClassScaleSegLib import Options
-    >>> with SegmentationProcess() as process:
-    ...     image, output = process.work_folder / "ct.nrrd", process.work_folder / "ct.seg.nrrd"
-    ...     sitk.WriteImage(sitk.GaussianSource(size=[20, 20, 20]), image)
-    ...     process.job = Job(images=(image,), model="toy-120", output=output, options=Options(device="cpu"))
-    ...     process.start()
-    ...     state = process.wait()  # or process.poll() from a timer
-    ...     labels = sitk.ReadImage(output)
-    >>> state, labels.GetSize(), process.work_folder.exists()
-    ('finished', (20, 20, 20), False)
     """
 
-    def __init__(self, job: Job | None = None, python: str | None = None, environment: dict[str, str] | None = None):
-        self.job, self.state = job, "new"
+    memory: str
+
+    def __init__(self, python: str | None = None, environment: dict[str, str] | None = None):
+        self.state = "new"
         self.error: str | None = None
         self.kind: str | None = None
         self.result: dict[str, Any] = {}
@@ -86,7 +74,14 @@ class SegmentationProcess:
         self._stopping, self._lock, self._stop_lock = False, threading.Lock(), threading.Lock()
         atexit.register(self._close_at_exit, os.getpid())
 
-    def __enter__(self) -> SegmentationProcess:
+    def _command(self) -> list[str]:
+        """Return the arguments of the interpreter: a module, and the arguments of that command.
+
+        :raises OSError: if a file for the child cannot be written.
+        """
+        raise NotImplementedError
+
+    def __enter__(self: _Process) -> _Process:
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -94,7 +89,7 @@ class SegmentationProcess:
 
     @property
     def log(self) -> str:
-        """The job, all messages, and everything else that the child printed, for people to read."""
+        """The command, all messages, and everything else that the child printed, for people to read."""
         return "\n".join(list(self._log))
 
     @property
@@ -105,21 +100,19 @@ class SegmentationProcess:
     def start(self) -> None:
         """Start the child. If that fails, the state is "failed" and :meth:`poll` reports the error.
 
-        :raises ClassScaleError: if there is no job, or it was started already.
+        :raises ClassScaleError: if it was started already.
         """
-        if self.job is None or self.state != "new":
-            raise ClassScaleError("A segmentation process needs a job, and can be started only once.")
+        if self.state != "new":
+            raise ClassScaleError("A child process can be started only once.")
         python = self._python or default_python()
         # the child sees the user's own packages exactly if this process does; inside Slicer it does not
         isolation = ["-s"] if sys.flags.no_user_site else []
-        file = self.work_folder / "job.json"
-        command = [python, *isolation, "-m", "ClassScaleSegLib", "segment", "--job", str(file), "--json-progress"]
         try:
-            self.job.write(file)
+            command = [python, *isolation, *self._command()]
         except OSError as error:
             self._fail(str(unwritable(self.work_folder, error)))
             return
-        self._log.append(f"{python}: {self.job}")
+        self._log.append(f"{python}: {self}")
         try:
             self._child = subprocess.Popen(
                 [*command, "--stop-with-parent", str(os.getpid()), str(self.work_folder)],
@@ -145,9 +138,9 @@ class SegmentationProcess:
         return self._collect(0)
 
     def wait(self, on_event: Callable[[Event], None] | None = None) -> str:
-        """Block until the job has ended.
+        """Block until the command has ended.
 
-        :param on_event: called with each event. If it raises, or Ctrl-C is pressed, the job is cancelled.
+        :param on_event: called with each event. If it raises, or Ctrl-C is pressed, the command is cancelled.
         :returns: the state.
         """
         try:
@@ -166,7 +159,7 @@ class SegmentationProcess:
     def cancel(self) -> None:
         """Kill the child with all that it started, and remove the folder; this takes up to two seconds.
 
-        Calling it again, or after the job has ended, has no effect. It may be called from another thread than
+        Calling it again, or after the command has ended, has no effect. It may be called from another thread than
         :meth:`poll`. The state becomes "cancelled" once processes and folder are gone.
         """
         with self._stop_lock:
@@ -179,7 +172,7 @@ class SegmentationProcess:
             self._end("cancelled")
 
     def close(self) -> None:
-        """Cancel the job if it still runs, and remove the folder. Read the result of a finished job before."""
+        """Cancel the command if it still runs, and remove the folder. Read the result of a finished one before."""
         self.cancel()
         remove_work_folder(self.work_folder)
         atexit.unregister(self._close_at_exit)
@@ -195,13 +188,16 @@ class SegmentationProcess:
                 child.wait(_SECONDS_TO_STOP)
         kill_tree(child)
 
-    def _child_environment(self) -> dict[str, str]:
-        environment = {**os.environ, **self._environment}
-        folder, paths = Path(__file__).resolve().parents[2], environment.get("PYTHONPATH", "").split(os.pathsep)
+    def _folders(self) -> list[Path]:
+        """Return the folders of packages that the child needs."""
+        folder = Path(__file__).resolve().parents[2]
         # A folder of installed packages is searched anyway. On PYTHONPATH it would come before the standard library,
         # and a package there, such as PyPI's argparse, would replace Python's own.
-        if folder.name not in ("site-packages", "dist-packages"):
-            paths.insert(0, str(folder))
+        return [] if folder.name in ("site-packages", "dist-packages") else [folder]
+
+    def _child_environment(self) -> dict[str, str]:
+        environment = {**os.environ, **self._environment}
+        paths = [*map(str, self._folders()), *environment.get("PYTHONPATH", "").split(os.pathsep)]
         environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in paths if path)
         if models := environment.get(_MODELS_FOLDER):  # absolute, because the child's current folder is another one
             environment[_MODELS_FOLDER] = os.path.abspath(models)
@@ -270,7 +266,7 @@ class SegmentationProcess:
         elif self._reported is not None:  # poll() returns the child's own event
             self._end("failed", self._reported)
         else:
-            self._fail(explain_exit(code, list(self._output)))
+            self._fail(explain_exit(code, list(self._output), self.memory))
 
     def _fail(self, sentence: str) -> None:
         self._log.append(sentence)
@@ -293,5 +289,5 @@ def default_python() -> str:
         if found := shutil.which("PythonSlicer", path=beside) or shutil.which("PythonSlicer"):
             return found
     if not sys.executable:
-        raise ClassScaleError("No Python interpreter was found for the segmentation. Name one (python=...).")
+        raise ClassScaleError("No Python interpreter was found for the child process. Name one (python=...).")
     return sys.executable

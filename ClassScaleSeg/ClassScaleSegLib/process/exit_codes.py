@@ -64,31 +64,29 @@ _KILLED = (-9, 137)  # how Python, and a shell or launcher, report SIGKILL
 _WINDOWS_FAULT = 0xC0000000
 
 
-def explain_exit(code: int, output: Sequence[str]) -> str:
+def explain_exit(code: int, output: Sequence[str], memory: str) -> str:
     """Explain in one or two sentences how a child process ended that reported no error itself.
 
     :param code: the exit code as :mod:`subprocess` returns it: negative for a signal.
     :param output: the last lines that the child printed; up to three of them are quoted.
+    :param memory: a sentence on what to do if memory ran out.
 
-    >>> explain_exit(4, [])
-    'The segmentation ended because the image cannot be used (exit code 4).'
-    >>> explain_exit(1, ["ModuleNotFoundError: No module named 'torch'"])
-    "The Python of the segmentation lacks the package torch. Install ClassScaleSeg's dependencies."
+    >>> explain_exit(4, [], "")
+    'The run ended because the image cannot be used (exit code 4).'
+    >>> explain_exit(1, ["ModuleNotFoundError: No module named 'torch'"], "")
+    "The Python of the run lacks the package torch. Install ClassScaleSeg's dependencies."
     """
     last = [line.strip() for line in output if line.strip()][-3:]
     missing = re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", "\n".join(last))
     if code in _KILLED:
-        text = (
-            f"The segmentation was killed ({code}), most likely by the system because memory ran out. Close other "
-            "programs, crop the image, or set a memory limit."
-        )
+        text = f"The run was killed ({code}), most likely by the system because memory ran out. {memory}"
     elif missing:
-        text = f"The Python of the segmentation lacks the package {missing[1]}. Install ClassScaleSeg's dependencies."
+        text = f"The Python of the run lacks the package {missing[1]}. Install ClassScaleSeg's dependencies."
     elif code < 0 or code >= _WINDOWS_FAULT:
-        text = f"The segmentation crashed ({_signal_name(code)})."
+        text = f"The run crashed ({_signal_name(code)})."
     else:
         reason = _MEANING.get(code, "unexpectedly")
-        text = f"The segmentation ended {reason} (exit code {code})."
+        text = f"The run ended {reason} (exit code {code})."
     return f"{text} Its last output was: {' / '.join(last)}" if last and not missing else text
 
 

@@ -22,7 +22,8 @@ from ..errors import Cancelled, ClassScaleError, ImageError, OutputError, Output
 from ..files import unwritable
 from ..images.dicom.seg import UsedModel
 from ..labels.table import LabelTable
-from ..process.child import Event, Job, SegmentationProcess
+from ..process.job import Event, Job
+from ..process.segmentation import SegmentationProcess
 from ..remote.credentials import TOKEN
 from .dicom import remember_origin
 from .report import OriginOfVolumes, check_report, reported_as

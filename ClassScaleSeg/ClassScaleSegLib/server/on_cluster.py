@@ -19,8 +19,8 @@ from typing import Any
 from ..cohort.cluster import Cluster
 from ..cohort.fitting import fitted
 from ..errors import innermost
-from ..process.child import SegmentationProcess
 from ..process.job import Event, Job, job_of, parse_event
+from ..process.segmentation import SegmentationProcess
 from .workers import Gate
 
 STOP = "stop"  # a file in the folder of a job that its worker should end
@@ -30,7 +30,7 @@ _SECONDS_TO_LOOK = 2.0
 
 
 class ClusterProcess:
-    """A job on a worker, with the members of :class:`~ClassScaleSegLib.process.child.SegmentationProcess`.
+    """A job on a worker, with the members of :class:`~ClassScaleSegLib.process.segmentation.SegmentationProcess`.
 
     :ivar pid: there is none on this machine.
     :ivar kind: name of the class of the error.

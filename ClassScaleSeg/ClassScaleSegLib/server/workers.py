@@ -19,10 +19,10 @@ from .. import errors
 from ..errors import ClassScaleError
 from ..files import sha256_of
 from ..options import Options
-from ..process.child import SegmentationProcess
 from ..process.exit_codes import ExitCode, exit_code
 from ..process.job import Job
 from ..process.process_tree import is_alive
+from ..process.segmentation import SegmentationProcess
 from .job import ServerJob
 from .jobs import Jobs
 from .limits import Limits

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from slicer.i18n import tr as _
 
 if TYPE_CHECKING:
-    from ClassScaleSegLib.process.child import Event
+    from ClassScaleSegLib.process import Event
 
 # Percentage of a case's time at which each stage begins and ends. For an image of a single window, the progress that
 # users see is mostly that of decoding, so it may start early.

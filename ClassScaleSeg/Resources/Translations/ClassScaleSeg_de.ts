@@ -627,6 +627,10 @@
         <translation>Eine binäre Segmentierung mit {listed} Klassen hätte {frames} Frames, {size} GiB, und DICOM fasst 4 GiB. Schreiben Sie eine Label-Map oder weniger Klassen.</translation>
     </message>
     <message>
+        <source>A child process can be started only once.</source>
+        <translation>Ein Kindprozess kann nur einmal gestartet werden.</translation>
+    </message>
+    <message>
         <source>A contour of {name} has coordinates that are no numbers ({error}).</source>
         <translation>Eine Kontur von {name} hat Koordinaten, die keine Zahlen sind ({error}).</translation>
     </message>
@@ -671,8 +675,8 @@
         <translation>Eine Segmentierung läuft bereits. Warten Sie, bis sie endet, oder brechen Sie sie ab.</translation>
     </message>
     <message>
-        <source>A segmentation process needs a job, and can be started only once.</source>
-        <translation>Ein Segmentierungsprozess braucht einen Auftrag und kann nur einmal gestartet werden.</translation>
+        <source>A segmentation process needs a job.</source>
+        <translation>Ein Segmentierungsprozess braucht einen Auftrag.</translation>
     </message>
     <message>
         <source>A server in front of {address} takes no request of this size. Ask for a higher limit.</source>
@@ -729,6 +733,14 @@
     <message>
         <source>Cleaning up changed {changes} classes, which lost {lost} voxels and gained {gained}</source>
         <translation>Die Nachbearbeitung hat {changes} Klassen verändert; sie verloren {lost} Voxel und gewannen {gained}</translation>
+    </message>
+    <message>
+        <source>Close other programs, crop the image, or set a memory limit.</source>
+        <translation>Schließen Sie andere Programme, schneiden Sie das Bild zu oder setzen Sie eine Speichergrenze.</translation>
+    </message>
+    <message>
+        <source>Close other programs. The training needs more memory than segmenting with the same model.</source>
+        <translation>Schließen Sie andere Programme. Das Training braucht mehr Speicher als die Segmentierung mit demselben Modell.</translation>
     </message>
     <message>
         <source>Confidence is computed for a single volume, not for a sequence. Select no confidence volume.</source>
@@ -955,8 +967,8 @@
         <translation>Mehr als {most_layers} Segmente überlappen sich an einer Stelle. Nehmen Sie weniger davon.</translation>
     </message>
     <message>
-        <source>No Python interpreter was found for the segmentation. Name one (python=...).</source>
-        <translation>Für die Segmentierung wurde kein Python-Interpreter gefunden. Geben Sie einen an (python=...).</translation>
+        <source>No Python interpreter was found for the child process. Name one (python=...).</source>
+        <translation>Für den Kindprozess wurde kein Python-Interpreter gefunden. Geben Sie einen an (python=...).</translation>
     </message>
     <message>
         <source>No class was named that one of the models could find. Name a class of the models, or leave the classes out to keep all.</source>
@@ -1083,8 +1095,8 @@
         <translation>Die DICOM-Dateien von {value} sind nicht mehr in der DICOM-Datenbank von Slicer, und eine DICOM-Segmentierung verweist auf sie. Importieren Sie sie im Modul DICOM noch einmal oder speichern Sie .seg.nrrd.</translation>
     </message>
     <message>
-        <source>The Python of the segmentation lacks the package {missing}. Install ClassScaleSeg's dependencies.</source>
-        <translation>Dem Python der Segmentierung fehlt das Paket {missing}. Installieren Sie die Abhängigkeiten von ClassScaleSeg.</translation>
+        <source>The Python of the run lacks the package {missing}. Install ClassScaleSeg's dependencies.</source>
+        <translation>Dem Python des Laufs fehlt das Paket {missing}. Installieren Sie die Abhängigkeiten von ClassScaleSeg.</translation>
     </message>
     <message>
         <source>The Python package psutil is not installed, and segmentation needs it. Install ClassScaleSeg's dependencies; in Slicer, press Apply once, or call ClassScaleSegLogic().installDependencies().</source>
@@ -1395,16 +1407,20 @@
         <translation>Die rollende Basis braucht {shape} GiB in {gettempdir} ({strerror}). Schaffen Sie dort Platz oder setzen Sie die Umgebungsvariable TMPDIR auf einen anderen Ordner.</translation>
     </message>
     <message>
+        <source>The run crashed ({code}).</source>
+        <translation>Der Lauf ist abgestürzt ({code}).</translation>
+    </message>
+    <message>
+        <source>The run ended {value} (exit code {code}).</source>
+        <translation>Der Lauf endete, {value} (Exit-Code {code}).</translation>
+    </message>
+    <message>
+        <source>The run was killed ({code}), most likely by the system because memory ran out. {memory}</source>
+        <translation>Der Lauf wurde beendet ({code}), wahrscheinlich vom System, weil der Speicher nicht reichte. {memory}</translation>
+    </message>
+    <message>
         <source>The segmentation</source>
         <translation>Die Segmentierung</translation>
-    </message>
-    <message>
-        <source>The segmentation crashed ({code}).</source>
-        <translation>Die Segmentierung ist abgestürzt ({code}).</translation>
-    </message>
-    <message>
-        <source>The segmentation ended {value} (exit code {code}).</source>
-        <translation>Die Segmentierung endete, {value} (Exit-Code {code}).</translation>
     </message>
     <message>
         <source>The segmentation process failed without a message. See the log.</source>
@@ -1421,10 +1437,6 @@
     <message>
         <source>The segmentation was cancelled. Volumes that were finished before keep their results.</source>
         <translation>Die Segmentierung wurde abgebrochen. Bilddatensätze, die vorher fertig waren, behalten ihre Ergebnisse.</translation>
-    </message>
-    <message>
-        <source>The segmentation was killed ({code}), most likely by the system because memory ran out. Close other programs, crop the image, or set a memory limit.</source>
-        <translation>Die Segmentierung wurde beendet ({code}), wahrscheinlich vom System, weil der Speicher nicht reichte. Schließen Sie andere Programme, schneiden Sie das Bild zu oder setzen Sie eine Speichergrenze.</translation>
     </message>
     <message>
         <source>The segmentation was there already, and names other classes than this run: it may be of another model.</source>

@@ -12,9 +12,10 @@ import argparse
 import hashlib
 import re
 import shlex
-import sys
+import signal
+import threading
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,8 @@ from ClassScaleSegLib.labels.sides import pair_of_sides
 from ClassScaleSegLib.models.files import open_source
 from ClassScaleSegLib.models.identity import model_sha256
 from ClassScaleSegLib.models.model import read_parts
-from ClassScaleSegLib.process.exit_codes import ExitCode
+from ClassScaleSegLib.process.exit_codes import ExitCode, exit_code
+from ClassScaleSegLib.process.parent_watch import ParentWatch
 
 from ..data.collect.cases import folders_in
 from ..data.collect.plan import MISSING, OVERLAP
@@ -33,20 +35,11 @@ from ..data.collect.record import RECORD
 from ..files import alone, read_json, write_json
 from ..processes.subcommand import run_subcommand
 from .environment import PLANS, TRAINER, find_trainer, make_torchvision_importable
+from .finetune_report import JsonReport, Report
 from .planning_arguments import count
 from .splits import SPLITS
 
 ID, EPOCHS = 1, 100
-# The steps, and which of their lines are shown, by a group of a pattern; warnings and faults come another way.
-_STEPS = {
-    "collect": re.compile(r"(?!Next: )(.*)"),
-    "plan": re.compile(r"(The plans of .*)"),
-    "preprocess": re.compile(r"(?!)"),
-    "train": re.compile(
-        r"[-\d]{10} [\d:.]+: ((?:Epoch|train_loss|val_loss|WARNING|The network|Of \d|Training done).*)"
-    ),
-    "export": re.compile(r"(.*)"),
-}
 _NOTE = "preprocessed.json"  # in the work folder: of which cases and model the preprocessed ones are
 _LAST = "checkpoint_final.pth"
 _FOLDS = (*"01234", "all")
@@ -78,6 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", help="name of the model (default: that of the bundle)")
     add("--licence", help="licence of the weights; that of the model must allow it")
     add("--overwrite", action="store_true", help="replace an existing bundle")
+    add("--json-progress", action="store_true", help="report progress as JSON lines on standard output")
+    add("--stop-with-parent", nargs=2, metavar=("PID", "FOLDER"), help=argparse.SUPPRESS)
 
 
 @dataclass(frozen=True)
@@ -85,9 +80,11 @@ class _Work:
     """The folders of a fine-tuning.
 
     :ivar root: holds everything.
+    :ivar report: what the steps print goes there.
     """
 
     root: Path
+    report: Report
 
     @property
     def dataset(self) -> str:
@@ -103,24 +100,24 @@ class _Work:
         return self.root / "preprocessed" / self.dataset / f"{PLANS}.json"
 
     def step(self, name: str, arguments: Sequence[str], results: Path | None = None) -> None:
-        """Run one of the commands, and show what matters of its output.
+        """Run one of the commands, and report what matters of its output.
 
         :param results: folder of nnU-Net's results, if the command needs it.
         :raises _StepFailed: if its exit code is not 0.
         """
-        print(f"[{[*_STEPS].index(name) + 1}/{len(_STEPS)}] {name}", flush=True)
+        self.report.step(name)
         folders = {"raw": self.root / "raw", "preprocessed": self.root / "preprocessed", "results": results}
         variables = {f"nnUNet_{key}": str(folder) for key, folder in folders.items() if folder is not None}
         log = self.root / "logs" / f"{name}.txt"
         log.parent.mkdir(exist_ok=True)
-        code = run_subcommand([name, *arguments], variables, log, _STEPS[name])
-        if code:
-            print(
+        ended = run_subcommand([name, *arguments], variables, log, self.report.output, self.report.errors)
+        if ended.code:
+            self.report.failed(
                 f"The step {name} has failed. Settle what it says (the rest of its output is in {log}), and run the "
                 "same command again: it goes on there.",
-                file=sys.stderr,
+                ended.error,
             )
-            raise _StepFailed(code if code > 0 else ExitCode.FAULT)
+            raise _StepFailed(ended.code if ended.code > 0 else ExitCode.FAULT)
 
 
 class _StepFailed(Exception):
@@ -173,6 +170,22 @@ def run(options: argparse.Namespace) -> int:
     :raises OutputError: if the output cannot be written or exists already.
     :raises Busy: if another process works in the same folder.
     """
+    epochs = None if options.trainer is not None else EPOCHS if options.epochs is None else options.epochs
+    if not options.json_progress:
+        return _finetune(options, Report(epochs))
+    report = JsonReport(epochs)
+    with ParentWatch(*options.stop_with_parent) if options.stop_with_parent else nullcontext():
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # with which the parent asks to stop
+        try:
+            return _finetune(options, report)
+        except ClassScaleError as error:
+            report.failed("", str(error))
+            return int(exit_code(error))
+
+
+def _finetune(options: argparse.Namespace, report: Report) -> int:
+    """Do what :func:`run` does, and report it."""
     from ..processes.device import usable_device
 
     output = _checked_output(options)
@@ -182,7 +195,7 @@ def run(options: argparse.Namespace) -> int:
     cases = _cases(options)
     device = usable_device(options.device).type
     begin = _Begin.read(options.model)
-    work = _Work((options.work or output.with_suffix(".training")).resolve())
+    work = _Work((options.work or output.with_suffix(".training")).resolve(), report)
     try:
         work.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -200,7 +213,8 @@ def run(options: argparse.Namespace) -> int:
             work.step("export", _exported(options, work, trained), results)
         except _StepFailed as failed:
             return failed.code
-    print(f"Next: classscaleseg segment IMAGE -m {shlex.quote(str(output))} -o RESULT.seg.nrrd")
+    following = f"Next: classscaleseg segment IMAGE -m {shlex.quote(str(output))} -o RESULT.seg.nrrd"
+    report.finished(output.resolve(), following)
     return 0
 
 
@@ -291,7 +305,7 @@ def _learn(work: _Work, begin: _Begin, results: Path, trainer: str, fold: str, d
         learn = [str(ID), begin.configuration, fold, "-tr", trainer, "-device", device, "--c"]
         work.step("train", [*learn, "-pretrained_weights", begin.named], results)
     if fold != "all":  # else the validation has seen what was trained on
-        print(_validated(summary))
+        work.report.line(_validated(summary))
     return trained
 
 

@@ -9,6 +9,7 @@ arrays with both a class axis and volume axes: the last layer, the loss, and bot
 from __future__ import annotations
 
 import copy
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ from .merged_training import MergedLoss, Output, of_network, with_datasets
 from .several_processes import TrainerOfSeveral
 from .whole_cases import CaseValidation
 
+MINUTES_BETWEEN_CHECKPOINTS = 5.0  # nnU-Net writes one every 50 epochs, which may take hours
+
 
 @dataclass(frozen=True)
 class _HeadLoss:
@@ -72,6 +75,7 @@ class ClassScaleTrainer(CaseValidation, TrainerOfSeveral):
     epochs: int | None = None
     mirroring = True
     trains_primus = False
+    save_every: int  # nnU-Net's
 
     def __init__(
         self,
@@ -81,6 +85,7 @@ class ClassScaleTrainer(CaseValidation, TrainerOfSeveral):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),
     ):
+        self._saved = time.monotonic()  # when checkpoint_latest.pth was written, or the training began
         self.merged = Merged.of(dataset_json)
         if self.merged is not None:
             dataset_json = of_network(dataset_json, self.merged)
@@ -240,6 +245,16 @@ class ClassScaleTrainer(CaseValidation, TrainerOfSeveral):
         self.logger.log("dice_per_class_or_region", [round(float(d), 5) for d in by_class], self.current_epoch)
         self.logger.log("val_losses", float(np.mean([rank[1] for rank in ranks])), self.current_epoch)
 
+    def on_epoch_end(self) -> None:
+        """Finish an epoch as nnU-Net does, and write ``checkpoint_latest.pth`` also if it is five minutes old."""
+        every = self.save_every
+        if time.monotonic() - self._saved > 60 * MINUTES_BETWEEN_CHECKPOINTS:
+            self.save_every = 1
+        try:
+            super().on_epoch_end()
+        finally:
+            self.save_every = every
+
     def save_checkpoint(self, filename: str) -> None:
         """Write a checkpoint as nnU-Net does, and replace an older one only once the new one is complete.
 
@@ -251,6 +266,8 @@ class ClassScaleTrainer(CaseValidation, TrainerOfSeveral):
             if self.fold_cases is not None:
                 self.my_init_kwargs[CASES] = cases_of_fold(self.my_init_kwargs, *self.fold_cases)
             save_whole(Path(filename), super().save_checkpoint)
+        if Path(filename).name == LATEST:
+            self._saved = time.monotonic()
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Load a checkpoint, or an older one if ``checkpoint_latest.pth`` is damaged.

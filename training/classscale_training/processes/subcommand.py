@@ -2,47 +2,106 @@
 
 from __future__ import annotations
 
+import codecs
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, NamedTuple
 
 _SECONDS_TO_END = 30
+_SECONDS_TO_READ = 2  # its last words, while a process that it has started still holds the pipe
+_CHUNK = 1 << 16  # bytes
 # The child ends when this process was killed; nothing else could stop a training then.
 _CHILD = (
     "from classscale_training.processes.parent import end_with_parent; end_with_parent(); "
-    "from classscale_training.commands import run; run()"
+    "from classscale_training.commands import run; run(sys.argv[2:], sys.argv[1])"
 )
 
 
-def run_subcommand(
-    arguments: Sequence[str], variables: Mapping[str, str], log: Path, shown: re.Pattern[str] | None = None
-) -> int:
-    """Run a command of ``classscaleseg-train``, and return its exit code, negative if a signal ended it.
+class Ended(NamedTuple):
+    """How a command has ended.
 
-    What it prints goes to a file. Warnings and faults go where those of this process go.
+    :ivar code: its exit code, negative if a signal ended it.
+    :ivar error: the sentence with which it ended; empty if it did so without one.
+    """
+
+    code: int
+    error: str
+
+
+def run_subcommand(
+    arguments: Sequence[str],
+    variables: Mapping[str, str],
+    log: Path,
+    on_line: Callable[[str], None],
+    on_errors: Callable[[str], None],
+) -> Ended:
+    """Run a command of ``classscaleseg-train``. All that it prints is appended to a file, with the time.
 
     :param arguments: the name of the command, and its arguments.
     :param variables: added to the environment.
-    :param log: the file, which is replaced.
-    :param shown: lines that match are also printed here, by the first group of the pattern.
+    :param log: the file.
+    :param on_line: called with each line of its standard output.
+    :param on_errors: called with each piece of its standard error as it is, progress bars too; in another thread.
     """
     environment = {**os.environ, **variables, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+    ending = log.with_suffix(".error")
+    ending.unlink(missing_ok=True)
     # without this folder, which -c puts first: a random.py in it would be taken for Python's own
-    command = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {_CHILD}", *arguments]
-    form: dict[str, Any] = {"stdout": subprocess.PIPE, "encoding": "utf-8", "errors": "replace"}
-    with open(log, "w", encoding="utf-8") as file, subprocess.Popen(command, env=environment, **form) as child:
-        with _ended(child):
-            assert child.stdout is not None
-            for line in child.stdout:
-                file.write(line)
-                if shown is not None and (found := shown.match(line.rstrip("\n"))):
-                    print(found[1], flush=True)
-            return child.wait()
+    code = f"import sys; sys.path[:] = {sys.path!r}; {_CHILD}"
+    command = [sys.executable, "-c", code, str(ending), *arguments]
+    with open(log, "a", encoding="utf-8") as file:
+        log_line = _LogLines(file)
+        log_line(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(arguments)}")
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+            assert child.stdout is not None and child.stderr is not None
+            errors = threading.Thread(target=_pass_on, args=(child.stderr, log_line, on_errors), daemon=True)
+            errors.start()
+            with _ended(child):
+                for line in child.stdout:
+                    text = line.decode("utf-8", "replace").rstrip("\r\n")
+                    log_line(text)
+                    on_line(text)
+                child.wait()
+                errors.join(_SECONDS_TO_READ)
+    try:
+        return Ended(child.returncode, ending.read_text(encoding="utf-8") if child.returncode else "")
+    except OSError:  # it crashed or was killed
+        return Ended(child.returncode, "")
+    finally:
+        ending.unlink(missing_ok=True)
+
+
+class _LogLines:
+    """Writes lines into a file, for several threads."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file, self._lock = file, threading.Lock()
+
+    def __call__(self, line: str) -> None:
+        with self._lock:
+            if not self._file.closed:
+                self._file.write(f"{line}\n")
+                self._file.flush()
+
+
+def _pass_on(pipe: IO[bytes], log_line: Callable[[str], None], tell: Callable[[str], None]) -> None:
+    """Tell what comes through a pipe, and write its lines into the log, a progress bar as it was at last."""
+    decoder, line = codecs.getincrementaldecoder("utf-8")("replace"), ""
+    while piece := os.read(pipe.fileno(), _CHUNK):
+        text = decoder.decode(piece)
+        tell(text)
+        *lines, line = (line + text).split("\n")
+        for each in lines:
+            log_line(each.rstrip("\r").rpartition("\r")[2])
+        line = line.rpartition("\r")[2] if not line.endswith("\r") else line[-_CHUNK:]
+    if line:
+        log_line(line.rpartition("\r")[2])
 
 
 @contextmanager

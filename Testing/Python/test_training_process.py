@@ -1,0 +1,72 @@
+"""A fine-tuning in a child process, as the panel runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytest.importorskip("nnunetv2")
+from ClassScaleSegLib.models.summary import summarize  # noqa: E402
+from ClassScaleSegLib.process import TrainingProcess  # noqa: E402
+from ClassScaleSegLib.process import training as module  # noqa: E402
+from collect_cases import Training  # noqa: E402
+from tiny_nnunet import SHIM  # noqa: E402
+
+
+def test_the_whole_way_is_stopped_and_goes_on(tmp_path, write_model, monkeypatch):
+    (tmp_path / "shim").mkdir()
+    (tmp_path / "shim" / "shim.py").write_text(SHIM.format(epochs=1))
+    settings = {"nnUNet_extTrainer": str(tmp_path / "shim"), "nnUNet_compile": "f", "nnUNet_n_proc_DA": "0"}
+    training, output = Training(tmp_path), tmp_path / "mine.zip"
+    training.case("a", {1: "organ 1", 2: "something new"})
+    words = [str(training.folder), "-m", str(write_model()), "-o", str(output), "-device", "cpu", "--workers", "1"]
+    words += ["--trainer", "ClassScaleTrainer_test"]
+
+    stages: list[str] = []
+
+    class Enough(Exception):
+        pass
+
+    def stop_in_training(event):
+        stages.append(event.stage)
+        if event.stage == "train":
+            raise Enough
+
+    with TrainingProcess(words, environment=settings) as process:
+        process.start()
+        with pytest.raises(Enough):
+            process.wait(stop_in_training)
+        assert process.state == "cancelled"
+    begun = [name for name in dict.fromkeys(stages) if name]
+    assert begun == ["start", "collect", "plan", "preprocess", "train"]
+    assert not process.work_folder.exists() and not output.exists()
+    assert psutil.Process().children(recursive=True) == []
+
+    with TrainingProcess(words, environment=settings) as process:
+        process.start()
+        events = []
+        assert process.wait(events.append) == "finished", process.log
+    stages = [event.stage for event in events if event.kind == "progress"]
+    assert [name for name in dict.fromkeys(stages)] == ["start", "collect", "train", "export"]
+    said = [event.text for event in events]
+    assert any("The network begins with the weights of 1 of its 2 classes" in text for text in said)
+    assert "Epoch 0" in said and Path(process.result["output"]) == output
+    made = summarize(output)
+    assert made.table.names == {0: "background", 1: "organ 1", 2: "something new"} and made.name == "mine"
+
+
+def test_what_it_refuses_is_the_error(tmp_path):
+    with TrainingProcess([str(tmp_path), "-m", "toy-120", "-o", str(tmp_path / "mine.pth")]) as process:
+        process.start()
+        assert process.wait() == "failed"
+    assert process.error == f"{tmp_path / 'mine.pth'} must end in .zip: a bundle is a zip."
+
+
+def test_the_trainer_is_found_beside_the_library_or_in_the_checkout(tmp_path, monkeypatch):
+    assert [folder.name for folder in module.trainer_folders()] == ["training"]
+    installed = tmp_path / "qt-scripted-modules" / "ClassScaleSegLib" / "process" / "training.py"
+    (tmp_path / "qt-scripted-modules" / "classscale_training").mkdir(parents=True)
+    monkeypatch.setattr(module, "__file__", str(installed))
+    assert module.trainer_folders() == []

@@ -1,0 +1,120 @@
+"""What ``finetune`` prints: lines for people, or JSON lines for programs, such as the panel in Slicer."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.process.terminal import printable
+
+# The steps, and which of their lines are shown, by a group of a pattern; warnings and faults come another way.
+STEPS = {
+    "collect": re.compile(r"(?!Next: )(.*)"),
+    "plan": re.compile(r"(The plans of .*)"),
+    "preprocess": re.compile(r"(?!)"),
+    "train": re.compile(
+        r"[-\d]{10} [\d:.]+: ((?:Epoch|train_loss|val_loss|WARNING|The network|Of \d|Training done).*)"
+    ),
+    "export": re.compile(r"(.*)"),
+}
+_EPOCH, _SECONDS = re.compile(r"Epoch (\d+)$"), re.compile(r"Epoch time: ([\d.]+) s")
+_BAR = re.compile(r"\| (\d+)/(\d+) \[")  # of tqdm
+_WEIGHT = 0.3  # of the last epoch in the mean time of an epoch
+
+
+class Report:
+    """Shows people what happens.
+
+    :param epochs: how many there will be; ``None`` if that is not known.
+    """
+
+    def __init__(self, epochs: int | None) -> None:
+        self._epochs, self._step = epochs, ""
+
+    def step(self, name: str) -> None:
+        """Report that a step begins."""
+        self._step = name
+        print(f"[{[*STEPS].index(name) + 1}/{len(STEPS)}] {name}", flush=True)
+
+    def output(self, line: str) -> None:
+        """Report a line that the step has printed."""
+        if found := STEPS[self._step].match(line):
+            self.line(found[1])
+
+    def errors(self, text: str) -> None:
+        """Report a piece of what the step has printed on standard error."""
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+    def line(self, text: str) -> None:
+        """Report something that people should know."""
+        print(text, flush=True)
+
+    def failed(self, sentence: str, error: str) -> None:
+        """Report that the step has failed.
+
+        :param sentence: what to do then.
+        :param error: with which it has ended, and which it has printed already.
+        """
+        print(sentence, file=sys.stderr)
+
+    def finished(self, bundle: Path, following: str) -> None:
+        """Report that there is a bundle, and what to do with it."""
+        print(following)
+
+
+class JsonReport(Report):
+    """Prints JSON lines, as ``classscaleseg segment --json-progress`` does; stages are the names of the steps."""
+
+    def __init__(self, epochs: int | None) -> None:
+        super().__init__(epochs)
+        self._epoch, self._mean = 0, 0.0
+
+    def step(self, name: str) -> None:
+        self._step = name
+        self._tell("progress", stage=name, done=0, total=self._epochs or 1 if name == "train" else 1)
+
+    def output(self, line: str) -> None:
+        found = STEPS[self._step].match(line)
+        if found and self._step == "train":
+            self._train(found[1])
+        elif found:
+            self.line(found[1])
+
+    def errors(self, text: str) -> None:
+        super().errors(text)
+        if self._step == "preprocess" and (bars := _BAR.findall(text)):
+            done, total = map(int, bars[-1])
+            self._tell("progress", stage=self._step, done=done, total=total)
+
+    def line(self, text: str) -> None:
+        self._tell("message", message=printable(text))
+
+    def failed(self, sentence: str, error: str) -> None:
+        self._tell("error", kind=ClassScaleError.__name__, message=printable(error or sentence))
+
+    def finished(self, bundle: Path, following: str) -> None:
+        self._tell("result", output=printable(bundle))
+
+    def _train(self, line: str) -> None:
+        """Report a line of nnU-Net's log."""
+        if begun := _EPOCH.match(line):
+            self._epoch = int(begun[1])
+            self._epochs_done(self._epoch)
+        elif took := _SECONDS.match(line):
+            seconds = float(took[1])
+            self._mean = seconds if not self._mean else (1 - _WEIGHT) * self._mean + _WEIGHT * seconds
+            self._epochs_done(self._epoch + 1)
+        self.line(line)
+
+    def _epochs_done(self, done: int) -> None:
+        if self._epochs:
+            left = {"remaining": round((self._epochs - done) * self._mean, 1)} if self._mean else {}
+            self._tell("progress", stage=self._step, done=done, total=self._epochs, **left)
+
+    def _tell(self, event: str, **facts: Any) -> None:
+        print(json.dumps({"event": event, **facts}), flush=True)
