@@ -36,6 +36,7 @@ from .runs.run_panel import RunPanel
 from .servers.dialog import ServerDialog
 from .servers.watch import ServerWatch
 from .state import PanelState
+from .training.dialog import TrainingDialog
 from .widgets.choice_list import ChoiceList
 from .widgets.keyboard import arrange, show_buttons
 from .widgets.texts import Wrapping, tip
@@ -107,6 +108,12 @@ class Panel:
             self.render,
         )
         menu = self.ui.modelMenuButton.menu()
+        self.training = TrainingDialog(
+            self.ui.trainButton,
+            Catalog(),
+            lambda: self.state.shown.id if self.state.shown is not None else "",
+            self.models.add,
+        )
         self.last_choice = LastChoice(menu, self.state, self.class_list, lambda choices: self.store(**choices))
         self.model_drop = ModelDrop(self.models.add)
         widget.installEventFilter(self.model_drop)
@@ -123,6 +130,7 @@ class Panel:
         self.models.close()
         self.servers.close()
         self.server_dialog.close()
+        self.training.end()
         self.channels.close()
         self.results.close()
         self.comparing.close()

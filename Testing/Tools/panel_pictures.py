@@ -3,17 +3,20 @@
     python Testing/Tools/panel_pictures.py FOLDER
     python Testing/Tools/panel_pictures.py FOLDER de     # in German
 
-Copies of ``panel.png`` and ``correction-bar.png`` are in Resources/Screenshots. Fonts and colours differ from those in
-Slicer.
+Copies of ``panel.png``, ``correction-bar.png`` and ``train.png`` are in Resources/Screenshots. Fonts and colours differ
+from those in Slicer.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PICTURES = (
     ("panel.png", 440, "1", "model", "light"),
     ("correction-bar.png", 440, "1", "correcting", "light"),
+    ("train.png", 520, "1", "training", "light"),
     ("350.png", 350, "1", "anatomy", "light"),
     ("371.png", 371, "1", "model", "dark"),
     ("426.png", 426, "1", "long", "light"),
@@ -55,7 +59,8 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
     :param classes: "model": run the sample, tick two structures, and show the section "Advanced". "anatomy": show a
         list with long names, and the section "Advanced". "long": the same with two channels, a volume and a message
         whose names are very long. "several": run two models on two volumes and a broken one, compare the results, and
-        show every section. "correcting": the bar above the Segment Editor, after a run.
+        show every section. "correcting": the bar above the Segment Editor, after a run. "training": the dialog in
+        which a model is trained.
     :param theme: "light" or "dark".
     """
     sys.path[:0] = [str(ROOT / "Testing" / "Python")]
@@ -92,6 +97,10 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
     if classes == "correcting":
         run(panel, application)
         save(correction_bar(panel, application, width), file)
+        application.widget.cleanup()
+        return
+    if classes == "training":
+        save(training_dialog(panel, application), file)
         application.widget.cleanup()
         return
     window = ModulePanel(application.widget.parent)
@@ -136,6 +145,30 @@ def correction_bar(panel: Any, application: Any, width: int) -> Any:
     for _round in range(4):
         application.processEvents()
     return correcting.bar.widget
+
+
+def training_dialog(panel: Any, application: Any) -> Any:
+    """Return the dialog in which a model is trained, with two cases; nothing is trained."""
+    from ClassScaleSegLib.process import Event
+    from slicer_application import slicer
+
+    folder = Path(tempfile.mkdtemp()) / "corrected"
+    (folder / "segmentations").mkdir(parents=True)
+    for name in ("CT_1", "CT_2"):
+        (folder / "segmentations" / f"{name}.seg.nrrd").touch()
+    slicer.app.userSettings().setValue("ClassScaleSeg/TrainingFolder", str(folder))
+    panel.training.open()
+    shown = panel.training
+    shown.folder.text, shown.output.text = "/data/corrected", "/data/mine.zip"
+    shown.cases.text = "2 cases, the latest of which is CT_2."
+    shown._progress.update(Event("progress", "train", 12, 100, remaining=5400))
+    shown._status, shown.process = shown._progress.text, SimpleNamespace(cancel=int, close=int, log="")
+    shown.render()
+    shutil.rmtree(folder.parent)
+    shown.dialog.adjustSize()
+    for _round in range(4):
+        application.processEvents()
+    return shown.dialog
 
 
 def run(panel: Any, application: Any) -> None:

@@ -35,6 +35,10 @@ class TrainingProcess(ChildProcess):
     def _command(self) -> list[str]:
         return ["-m", f"{_PACKAGE}.commands", "finetune", *self.arguments, "--json-progress"]
 
+    def _child_environment(self) -> dict[str, str]:
+        # nnU-Net compiles the network for CUDA, which needs a C compiler and Python's headers: Slicer has neither.
+        return {"nnUNet_compile": "f", **super()._child_environment()}
+
     def _folders(self) -> list[Path]:
         return [*super()._folders(), *trainer_folders()]
 

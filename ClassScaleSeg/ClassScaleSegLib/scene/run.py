@@ -100,7 +100,6 @@ class SceneRun:
             check_volume(volume)
         server = request.segmented_by
         choice = (choose if server is None else server.choose)(request.models, request.options)
-        self._channels = choice.summaries[0].channel_names
         channels = choice.summaries[0].channels
         if len(request.volumes) != channels:
             raise ImageError(
@@ -319,7 +318,7 @@ class SceneRun:
             node = self._target()
             show_result(node, loaded[0], volume, *choices)
             remember_origin(node, self._models, statistics[0])
-        remember_volumes(node, request.volumes, self._channels, request.region is not None)
+        remember_volumes(node, request.volumes, request.region is not None)
         if _is_in_scene(request.confidence) and results[0].confidence is not None:
             fill_confidence_node(request.confidence, results[0].confidence, self._grids[0][1])
         if _is_in_scene(request.statistics):

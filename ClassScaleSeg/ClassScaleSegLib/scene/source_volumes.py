@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,9 +12,7 @@ if TYPE_CHECKING:
     from slicer import vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 
 _COUNT = "ClassScaleSeg.Channels"  # attribute; also tells that a volume was removed, whose reference then goes
-_NAMES = "ClassScaleSeg.ChannelNames"
 _REGION = "ClassScaleSeg.OfRegion"
-_PLAIN = re.compile(r"[\w.+][\w .+-]{0,39}")
 _CHANNEL = "ClassScaleSeg.Channel{number}"  # roles of the volumes, from 1
 _VOLUME = "vtkMRMLScalarVolumeNode"  # a label map, on which segments can be drawn too, is no image
 _MOST = 1000  # channels that are believed of a scene from elsewhere
@@ -25,12 +21,10 @@ _MOST = 1000  # channels that are believed of a scene from elsewhere
 def remember_volumes(
     node: vtkMRMLSegmentationNode,
     volumes: Sequence[vtkMRMLScalarVolumeNode],
-    channels: Sequence[str] = (),
     of_region: bool = False,
 ) -> None:
     """Note the volumes on a segmentation node, in the order of the model's channels; those of an earlier run go.
 
-    :param channels: the model's names of them.
     :param of_region: only a region of the volumes was segmented.
     """
     keeper = _keeper(node)
@@ -38,7 +32,6 @@ def remember_volumes(
         volume = volumes[number - 1] if number <= len(volumes) else None
         keeper.SetNodeReferenceID(_CHANNEL.format(number=number), None if volume is None else volume.GetID())
     keeper.SetAttribute(_COUNT, str(len(volumes)))
-    keeper.SetAttribute(_NAMES, json.dumps(list(channels)))
     keeper.SetAttribute(_REGION, "true" if of_region else None)
 
 
@@ -83,26 +76,6 @@ def first_volume(node: vtkMRMLSegmentationNode) -> vtkMRMLScalarVolumeNode | Non
         return next(iter(source_volumes(node)), None)
     except ImageError:  # of several, some are missing
         return None
-
-
-def channel_names(node: vtkMRMLSegmentationNode) -> tuple[str, ...]:
-    """Return the model's names of the channels, one per volume; nothing if they are not known.
-
-    A scene from elsewhere is not trusted: names that are no plain words are as if none had been noted.
-
-    >>> import slicer
-    >>> node = slicer.vtkMRMLSegmentationNode()
-    >>> remember_volumes(node, [slicer.vtkMRMLScalarVolumeNode()], ["CT"])
-    >>> channel_names(node)
-    ('CT',)
-    """
-    keeper = _keeper(node)
-    try:
-        names = json.loads(keeper.GetAttribute(_NAMES) or "[]")
-    except (ValueError, RecursionError):
-        return ()
-    plain = isinstance(names, list) and all(isinstance(name, str) and _PLAIN.fullmatch(name) for name in names)
-    return tuple(names) if plain and len(names) == _count(keeper) else ()
 
 
 def _keeper(node: vtkMRMLSegmentationNode) -> vtkMRMLNode:

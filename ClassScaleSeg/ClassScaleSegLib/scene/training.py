@@ -28,14 +28,14 @@ from ..images.layers import layer_counts
 from ..images.seg_nrrd import write_seg_nrrd
 from ..images.segmentation import Segmentation
 from .corrected import corrected_structures
-from .dicom import origin_of, unedited_result_of
+from .dicom import unedited_result_of
 from .nifti_volume import check_nifti_grid, same_voxels, write_nifti
 from .segmentation_node import occupied_box
 from .segmentation_reader import labels_of, open_segmentation
 from .sequence import browser_of
-from .source_volumes import channel_names, is_of_region, source_volumes
+from .source_volumes import is_of_region, source_volumes
 from .training_folder import IMAGES, SEGMENTATIONS, SUFFIX, corrected_note, count_cases, is_of
-from .volume import check_volume, geometry_of, is_on_grid, modality_of
+from .volume import check_volume, geometry_of, is_on_grid
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
@@ -54,11 +54,9 @@ class TrainingCase(NamedTuple):
     :ivar name: of the case, in the names of its files.
     :ivar volumes: one per channel.
     :ivar segmentation: on the grid of the first volume, with all structures, also those without a voxel.
-    :ivar channels: the names of the volumes for nnU-Net, such as ``("CT",)``; empty if they are not known.
     :ivar unedited: the names of the models that found the structures, if nobody has edited them since.
     :ivar corrected: the names of the structures that were corrected, as far as this is known.
     :ivar replaced: whether the folder has a case of the same image, of that name.
-    :ivar model: name of the model that made the segmentation, if it was a single one; "" if none is known.
     :ivar notices: sentences on what the user should know about the segmentation.
     """
 
@@ -66,11 +64,9 @@ class TrainingCase(NamedTuple):
     name: str
     volumes: tuple[vtkMRMLScalarVolumeNode, ...]
     segmentation: Segmentation
-    channels: tuple[str, ...]
     unedited: tuple[str, ...]
     corrected: tuple[str, ...]
     replaced: bool
-    model: str
     notices: tuple[str, ...]
 
 
@@ -104,20 +100,13 @@ def training_case(
             f"{node.GetName()} was made in a region of {first.GetName()}. Outside of it nothing was looked for, so the "
             "case says that there is none of the structures, but for what you have drawn.",
         )
-    channels = channel_names(node)
-    if len(channels) != len(kept):
-        channels = ("CT",) if len(kept) == 1 and modality_of(first) == "CT" else ()
     models = unedited_result_of(node, () if opened is None else opened.statistics)
     browser = browser_of(first)
     frame = "" if browser is None else f"_frame{browser.GetSelectedItemNumber():03}"
     name, replaced = _free_name(path, case_name(first.GetName() or "", len(kept)) + frame, first)
     unedited = tuple(model.name for model in models)
     corrected = corrected_structures(node)
-    origin, _ = origin_of(node)
-    # The name comes from the scene, and a command of it is to be copied: nothing that a shell would run.
-    known = len(origin) == 1 and re.fullmatch(r"[\w .,:()+-]+", origin[0].name) is not None
-    model = origin[0].name if known else ""
-    return TrainingCase(path, name, kept, segmentation, channels, unedited, corrected, replaced, model, notices)
+    return TrainingCase(path, name, kept, segmentation, unedited, corrected, replaced, notices)
 
 
 def _checked(volumes: Sequence[vtkMRMLScalarVolumeNode | None]) -> tuple[vtkMRMLScalarVolumeNode, ...]:
@@ -166,20 +155,6 @@ def write_case(case: TrainingCase, replace: bool = False) -> int:
         if case.replaced and is_of(file, case.name) and file not in files:
             file.unlink(missing_ok=True)
     return count_cases(case.folder)
-
-
-def next_command(case: TrainingCase) -> str:
-    """Return the command that trains the model of a case further, or else makes a raw dataset of its folder."""
-    if case.model:
-        model, output = _quoted(case.model), "better.zip"
-        return " ".join(("classscaleseg-train", "finetune", _quoted(str(case.folder)), "-m", model, "-o", output))
-    channels = ["--channels", *map(_quoted, case.channels)] if case.channels else []
-    return " ".join(("classscaleseg-train", "collect", _quoted(str(case.folder)), "-d", "300", *channels))
-
-
-def _quoted(word: str) -> str:
-    """Return a word as shells of every system read it, if it has no quotes."""
-    return word if re.fullmatch(r"[\w./:\\+-]+", word) else f'"{word}"'
 
 
 def case_name(name: str, channels: int = 1) -> str:

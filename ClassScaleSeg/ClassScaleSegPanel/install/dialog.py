@@ -55,7 +55,7 @@ def question(missing: Sequence[str], fault: str = "") -> str:
         str(low) if low == high else _("{low} to {high}").format(low=low, high=high)
         for low, high in (tuple(round(size / 1e6) for size in need.download), need.minutes)
     )
-    parts = [fault, _("To segment, this module needs Python packages that Slicer lacks:"), ""]
+    parts = [fault, _("This module needs Python packages that Slicer lacks:"), ""]
     parts += [f"- {requirement}" for requirement in missing]
     parts += [
         "",

@@ -30,6 +30,11 @@ def segmenting() -> Purpose:
     return Purpose(text, "nnunetv2 safetensors")
 
 
+def training() -> Purpose:
+    text = _("The module cannot train without these Python packages: {packages}. To install them, press Start again.")
+    return Purpose(text, "nnunetv2 safetensors")
+
+
 def saving_dicom() -> Purpose:
     text = _(
         "DICOM segmentations cannot be saved without these Python packages: {packages}. To install them, save again."

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ClassScaleSegLib.options import Options
 
 PACKAGES = ["nnunetv2>=2.7", "psutil", "safetensors", "scipy", "tqdm"]
+TRAINING = "nnunetv2>=2.8"  # of which trainers are
 PACKAGES_OF_CLIENT = ["psutil", "scipy"]  # if a server segments
 KEPT = ("numpy", "SimpleITK", "requests", "torch")  # whatever is installed
 NOT_NEEDED = (*KEPT, "torchvision")  # segmenting does without, or Slicer has it

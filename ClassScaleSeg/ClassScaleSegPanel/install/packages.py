@@ -30,24 +30,27 @@ from .missing import KEPT, PACKAGES_OF_CLIENT, TORCH, Wanted, is_installed, miss
 from .wheels import plan_wheels
 
 
-def ensure_dependencies(wanted: Wanted = Wanted(), wheels: str | Path | None = None) -> None:
+def ensure_dependencies(
+    wanted: Wanted = Wanted(), wheels: str | Path | None = None, purpose: Purpose | None = None
+) -> None:
     """Install the missing packages after asking the user. If none is missing, do nothing.
 
     The question stays until the packages are there or the user gives up: after a failure it says what went wrong and
     what to do.
 
     :param wheels: a folder of wheels to install from, without a network and without a question.
+    :param purpose: what the packages are for; by default to segment.
     :raises ClassScaleError: if the user declines, or an installation from ``wheels`` fails; says what to do.
     """
     from .dialog import NETWORK, choose_source
 
     if wanted.here:
         refuse_old_torch()
-    fault = ""
+    fault, purpose = "", purpose or segmenting()
     while missing := missing_packages(wanted):
         source = choose_source(missing, fault) if wheels is None else Path(wheels)
         if source is None:
-            raise ClassScaleError(fault or segmenting().declined.format(packages=", ".join(missing)))
+            raise ClassScaleError(fault or purpose.declined.format(packages=", ".join(missing)))
         try:
             if source == NETWORK:
                 _install_from_network(missing)
@@ -55,7 +58,7 @@ def ensure_dependencies(wanted: Wanted = Wanted(), wheels: str | Path | None = N
                 install_wheels(Path(source), missing)
             if still := missing_packages(wanted):
                 reason = _("{packages} cannot be imported after the installation").format(packages=", ".join(still))
-                raise ClassScaleError(failed(reason, segmenting()))
+                raise ClassScaleError(failed(reason, purpose))
         except ClassScaleError as error:
             if wheels is not None or isinstance(error, RestartNeeded):
                 raise

@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 from ..inputs.channels import volumes_of
 from ..state import PanelState
 from ..translation import translated
-from ..widgets.folders import ask_folder
+from ..widgets.folders import TRAINING_FOLDER, ask_folder
 from ..widgets.texts import ask, tell, tell_error
 from .section import attempt
 
@@ -31,7 +31,7 @@ def save_for_training(node: vtkMRMLSegmentationNode, state: PanelState) -> str:
 
     :returns: a sentence on what was saved, and how to go on; empty if nothing was.
     """
-    from ClassScaleSegLib.scene.training import next_command, training_case, write_case
+    from ClassScaleSegLib.scene.training import training_case, write_case
     from ClassScaleSegLib.scene.training_folder import saved_cases
 
     title, failed = _("Save for training"), _("The case was not saved")
@@ -41,7 +41,7 @@ def save_for_training(node: vtkMRMLSegmentationNode, state: PanelState) -> str:
     except ClassScaleError as error:
         tell_error(str(error), failed)
         return ""
-    folder = volumes and ask_folder(title, "ClassScaleSeg/TrainingFolder")
+    folder = volumes and ask_folder(title, TRAINING_FOLDER)
     if not folder:
         return ""
     found, fault = attempt(
@@ -63,8 +63,7 @@ def save_for_training(node: vtkMRMLSegmentationNode, state: PanelState) -> str:
     if case.unedited:
         text = _("Nobody has corrected it since {models} found it.")
         said.append(text.format(models=", ".join(case.unedited)))
-    text = _("To train {model} further on the cases: {command}") if case.model else _("To make a dataset: {command}")
-    said.append(text.format(model=case.model, command=next_command(case)))
+    said.append(_("To train a model further on the cases, press Train..."))
     return " ".join(said)
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
+from ..widgets.texts import time_left
+
 if TYPE_CHECKING:
     from ClassScaleSegLib.process import Event
 
@@ -68,11 +70,9 @@ class RunProgress:
         if self._count > 1:
             text = _("(volume {index} of {count})") if self._of_volumes else _("(frame {index} of {count})")
             self.text += " " + text.format(index=self._index, count=self._count)
-        left = event.remaining
-        if left is not None and left >= 90:
-            self.text += ", " + _("about {minutes} min left").format(minutes=round(left / 60))
-        elif left is not None and left >= 1:
-            self.text += ", " + _("about {seconds} s left").format(seconds=round(left))
+        left = time_left(event.remaining)
+        if left:
+            self.text += ", " + left
 
 
 def _waiting(before: int) -> str:

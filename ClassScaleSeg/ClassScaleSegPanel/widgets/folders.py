@@ -5,6 +5,8 @@ from __future__ import annotations
 import qt
 import slicer
 
+TRAINING_FOLDER = "ClassScaleSeg/TrainingFolder"  # setting: where cases for training are saved
+
 
 def ask_folder(title: str, setting: str) -> str:
     """Let the user choose a folder, and remember it in Slicer's settings, for all scenes; empty if the user cancels.

@@ -11,6 +11,7 @@ from html import escape
 
 import qt
 import slicer
+from slicer.i18n import tr as _
 
 from ..translation import translated
 
@@ -59,6 +60,17 @@ def shortened(text: str, length: int) -> str:
     'T1, witho…'
     """
     return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def time_left(seconds: float | None) -> str:
+    """Return how much longer something takes, as part of a line; empty if that is unknown, or less than a second."""
+    if seconds is None or seconds < 1:
+        return ""
+    if seconds < 90:
+        return _("about {seconds} s left").format(seconds=round(seconds))
+    if seconds < 5400:
+        return _("about {minutes} min left").format(minutes=round(seconds / 60))
+    return _("about {hours} h left").format(hours=f"{seconds / 3600:.1f}")
 
 
 def menu_text(name: str) -> str:

@@ -492,6 +492,14 @@
         <translation>In Tabelle</translation>
     </message>
     <message>
+        <source>Train a model further on the cases that were saved for training, here, and use the new one.</source>
+        <translation>Ein Modell mit den Fällen, die für das Training gespeichert wurden, auf diesem Rechner weiter trainieren und das neue benutzen.</translation>
+    </message>
+    <message>
+        <source>Train...</source>
+        <translation>Trainieren...</translation>
+    </message>
+    <message>
         <source>Try again</source>
         <translation>Noch einmal versuchen</translation>
     </message>
@@ -4504,8 +4512,8 @@
         <translation>numpy, SimpleITK und requests von Slicer selbst werden nicht ersetzt.</translation>
     </message>
     <message>
-        <source>To segment, this module needs Python packages that Slicer lacks:</source>
-        <translation>Zum Segmentieren braucht dieses Modul Python-Pakete, die Slicer fehlen:</translation>
+        <source>This module needs Python packages that Slicer lacks:</source>
+        <translation>Dieses Modul braucht Python-Pakete, die in Slicer fehlen:</translation>
     </message>
     <message>
         <source>Try again</source>
@@ -4569,6 +4577,10 @@
     <message>
         <source>The module cannot segment without these Python packages: {packages}. To install them, press Apply again.</source>
         <translation>Ohne diese Python-Pakete kann das Modul nicht segmentieren: {packages}. Um sie zu installieren, drücken Sie noch einmal „Anwenden“.</translation>
+    </message>
+    <message>
+        <source>The module cannot train without these Python packages: {packages}. To install them, press Start again.</source>
+        <translation>Ohne diese Python-Pakete kann das Modul nicht trainieren: {packages}. Drücken Sie noch einmal Start, um sie zu installieren.</translation>
     </message>
     <message>
         <source>There is no network: connect this computer and try again, or install from a folder of wheels.</source>
@@ -5493,12 +5505,8 @@
         <translation>Dieser Bilddatensatz ist dort der Fall {name}. Sein Bild und seine Segmentierung ersetzen?</translation>
     </message>
     <message>
-        <source>To make a dataset: {command}</source>
-        <translation>Um einen Datensatz zu erstellen: {command}</translation>
-    </message>
-    <message>
-        <source>To train {model} further on the cases: {command}</source>
-        <translation>Um {model} mit den Fällen weiter zu trainieren: {command}</translation>
+        <source>To train a model further on the cases, press Train...</source>
+        <translation>Um ein Modell mit den Fällen weiter zu trainieren, drücken Sie Trainieren...</translation>
     </message>
     <message>
         <source>{folder} has these cases: {cases}.</source>
@@ -5811,14 +5819,6 @@
     <message>
         <source>Writing the result</source>
         <translation>Ergebnis wird geschrieben</translation>
-    </message>
-    <message>
-        <source>about {minutes} min left</source>
-        <translation>noch etwa {minutes} min</translation>
-    </message>
-    <message>
-        <source>about {seconds} s left</source>
-        <translation>noch etwa {seconds} s</translation>
     </message>
 </context>
 <context>
@@ -6204,6 +6204,218 @@
     <message>
         <source>The device is the server {name}, which is not in your list. Add it, or select another device.</source>
         <translation>Das Gerät ist der Server {name}, der nicht in Ihrer Liste ist. Fügen Sie ihn hinzu, oder wählen Sie ein anderes Gerät.</translation>
+    </message>
+</context>
+<context>
+    <name>training.choices</name>
+    <message>
+        <source>Choose the file of the new model.</source>
+        <translation>Wählen Sie die Datei des neuen Modells.</translation>
+    </message>
+    <message>
+        <source>Choose the folder with the cases. Save for training... writes one.</source>
+        <translation>Wählen Sie den Ordner mit den Fällen. Für Training speichern... legt ihn an.</translation>
+    </message>
+    <message>
+        <source>Choose the model to begin with.</source>
+        <translation>Wählen Sie das Modell, mit dem begonnen wird.</translation>
+    </message>
+</context>
+<context>
+    <name>training.dialog</name>
+    <message>
+        <source>&amp;Begin with:</source>
+        <translation>&amp;Beginnen mit:</translation>
+    </message>
+    <message>
+        <source>&amp;Epochs:</source>
+        <translation>&amp;Epochen:</translation>
+    </message>
+    <message>
+        <source>&amp;New model:</source>
+        <translation>&amp;Neues Modell:</translation>
+    </message>
+    <message>
+        <source>An epoch is 250 steps of one batch each. More epochs need more time.</source>
+        <translation>Eine Epoche hat 250 Schritte mit je einem Batch. Mehr Epochen brauchen mehr Zeit.</translation>
+    </message>
+    <message>
+        <source>C&amp;ases:</source>
+        <translation>&amp;Fälle:</translation>
+    </message>
+    <message>
+        <source>Choose the file</source>
+        <translation>Datei wählen</translation>
+    </message>
+    <message>
+        <source>Choose the folder</source>
+        <translation>Ordner wählen</translation>
+    </message>
+    <message>
+        <source>Close</source>
+        <translation>Schließen</translation>
+    </message>
+    <message>
+        <source>Done. The new model is {file}.</source>
+        <translation>Fertig. Das neue Modell ist {file}.</translation>
+    </message>
+    <message>
+        <source>Folder with the cases</source>
+        <translation>Ordner mit den Fällen</translation>
+    </message>
+    <message>
+        <source>It is not in the image</source>
+        <translation>Sie ist nicht im Bild</translation>
+    </message>
+    <message>
+        <source>It may be there: nobody has drawn it</source>
+        <translation>Sie kann da sein: Niemand hat sie gezeichnet</translation>
+    </message>
+    <message>
+        <source>Its mean Dice on {count} cases that the training has not seen is {dice}.</source>
+        <translation>Sein mittlerer Dice bei Fällen, die das Training nicht gesehen hat ({count}), ist {dice}.</translation>
+    </message>
+    <message>
+        <source>Keep a fifth of the cases to see how good the new model is</source>
+        <translation>Ein Fünftel der Fälle zurückhalten, um das neue Modell zu prüfen</translation>
+    </message>
+    <message>
+        <source>Leave out results that nobody has corrected</source>
+        <translation>Ergebnisse auslassen, die niemand korrigiert hat</translation>
+    </message>
+    <message>
+        <source>Log</source>
+        <translation>Protokoll</translation>
+    </message>
+    <message>
+        <source>Model bundles</source>
+        <translation>Modell-Bündel</translation>
+    </message>
+    <message>
+        <source>Model catalogue</source>
+        <translation>Modellkatalog</translation>
+    </message>
+    <message>
+        <source>New model</source>
+        <translation>Neues Modell</translation>
+    </message>
+    <message>
+        <source>No case was saved there.</source>
+        <translation>Dort wurde kein Fall gespeichert.</translation>
+    </message>
+    <message>
+        <source>One case, {name}.</source>
+        <translation>Ein Fall, {name}.</translation>
+    </message>
+    <message>
+        <source>Progress</source>
+        <translation>Fortschritt</translation>
+    </message>
+    <message>
+        <source>Start</source>
+        <translation>Start</translation>
+    </message>
+    <message>
+        <source>Stop</source>
+        <translation>Anhalten</translation>
+    </message>
+    <message>
+        <source>Stop, and say which case lacks what</source>
+        <translation>Anhalten und sagen, welchem Fall was fehlt</translation>
+    </message>
+    <message>
+        <source>Stop, and say which ones</source>
+        <translation>Anhalten und sagen, welche</translation>
+    </message>
+    <message>
+        <source>Stopped. What was learned is kept: press Start to go on.</source>
+        <translation>Angehalten. Was gelernt wurde, bleibt: Drücken Sie Start, um fortzufahren.</translation>
+    </message>
+    <message>
+        <source>Structures that &amp;overlap:</source>
+        <translation>&amp;Überlappende Strukturen:</translation>
+    </message>
+    <message>
+        <source>The first of the labels wins</source>
+        <translation>Das erste der Labels gewinnt</translation>
+    </message>
+    <message>
+        <source>The last of the labels wins</source>
+        <translation>Das letzte der Labels gewinnt</translation>
+    </message>
+    <message>
+        <source>The training has failed</source>
+        <translation>Das Training ist gescheitert</translation>
+    </message>
+    <message>
+        <source>Train</source>
+        <translation>Trainieren</translation>
+    </message>
+    <message>
+        <source>Trains a model further on the cases that you have corrected and saved for training. It takes hours, and a GPU unless the network is small. You can stop it, and go on later.</source>
+        <translation>Trainiert ein Modell mit den Fällen weiter, die Sie korrigiert und für das Training gespeichert haben. Das dauert Stunden und braucht eine GPU, außer wenn das Netz klein ist. Sie können es anhalten und später fortsetzen.</translation>
+    </message>
+    <message>
+        <source>Use the new model</source>
+        <translation>Das neue Modell benutzen</translation>
+    </message>
+    <message>
+        <source>What a case &amp;lacks:</source>
+        <translation>&amp;Was einem Fall fehlt:</translation>
+    </message>
+    <message>
+        <source>{count} cases, the latest of which is {name}.</source>
+        <translation>{count} Fälle, der neueste davon ist {name}.</translation>
+    </message>
+    <message>
+        <source>{file} exists. Replace it once the training is done?</source>
+        <translation>{file} existiert. Nach dem Training ersetzen?</translation>
+    </message>
+</context>
+<context>
+    <name>training.progress</name>
+    <message>
+        <source>Planning</source>
+        <translation>Planung</translation>
+    </message>
+    <message>
+        <source>Preparing the images</source>
+        <translation>Die Bilder werden vorbereitet</translation>
+    </message>
+    <message>
+        <source>Reading the cases</source>
+        <translation>Die Fälle werden gelesen</translation>
+    </message>
+    <message>
+        <source>Starting</source>
+        <translation>Start läuft</translation>
+    </message>
+    <message>
+        <source>Training: {done} of {total} epochs</source>
+        <translation>Training: {done} von {total} Epochen</translation>
+    </message>
+    <message>
+        <source>Validating</source>
+        <translation>Validierung</translation>
+    </message>
+    <message>
+        <source>Writing the model</source>
+        <translation>Das Modell wird geschrieben</translation>
+    </message>
+</context>
+<context>
+    <name>widgets.texts</name>
+    <message>
+        <source>about {hours} h left</source>
+        <translation>noch etwa {hours} h</translation>
+    </message>
+    <message>
+        <source>about {minutes} min left</source>
+        <translation>noch etwa {minutes} min</translation>
+    </message>
+    <message>
+        <source>about {seconds} s left</source>
+        <translation>noch etwa {seconds} s</translation>
     </message>
 </context>
 </TS>

@@ -305,7 +305,7 @@ def _learn(work: _Work, begin: _Begin, results: Path, trainer: str, fold: str, d
         learn = [str(ID), begin.configuration, fold, "-tr", trainer, "-device", device, "--c"]
         work.step("train", [*learn, "-pretrained_weights", begin.named], results)
     if fold != "all":  # else the validation has seen what was trained on
-        work.report.line(_validated(summary))
+        work.report.validated(*_validated(summary))
     return trained
 
 
@@ -352,9 +352,7 @@ def _has_sides(work: _Work) -> bool:
     return pair_of_sides(labels) is not None
 
 
-def _validated(summary: Path) -> str:
-    """Return a sentence on the validation of a fold."""
+def _validated(summary: Path) -> tuple[int, float | None]:
+    """Return how many cases a fold was validated on, and their mean Dice; ``None`` if there is none."""
     found = read_json(summary, {"foreground_mean": dict, "metric_per_case": list}, "Train this fold again.")
-    cases, dice = len(found["metric_per_case"]), found["foreground_mean"].get("Dice")
-    figure = "none" if dice is None else f"{dice:.3f}"
-    return f"Mean Dice of {cases} case{'s' * (cases != 1)} that the training has not seen: {figure}"
+    return len(found["metric_per_case"]), found["foreground_mean"].get("Dice")

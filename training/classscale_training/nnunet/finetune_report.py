@@ -62,6 +62,11 @@ class Report:
         """
         print(sentence, file=sys.stderr)
 
+    def validated(self, cases: int, dice: float | None) -> None:
+        """Report the mean Dice of cases that the training has not seen."""
+        figure = "none" if dice is None else f"{dice:.3f}"
+        self.line(f"Mean Dice of {cases} case{'s' * (cases != 1)} that the training has not seen: {figure}")
+
     def finished(self, bundle: Path, following: str) -> None:
         """Report that there is a bundle, and what to do with it."""
         print(following)
@@ -73,6 +78,7 @@ class JsonReport(Report):
     def __init__(self, epochs: int | None) -> None:
         super().__init__(epochs)
         self._epoch, self._mean = 0, 0.0
+        self._validation: dict[str, Any] = {}
 
     def step(self, name: str) -> None:
         self._step = name
@@ -97,8 +103,12 @@ class JsonReport(Report):
     def failed(self, sentence: str, error: str) -> None:
         self._tell("error", kind=ClassScaleError.__name__, message=printable(error or sentence))
 
+    def validated(self, cases: int, dice: float | None) -> None:
+        super().validated(cases, dice)
+        self._validation = {"cases": cases, "dice": dice}
+
     def finished(self, bundle: Path, following: str) -> None:
-        self._tell("result", output=printable(bundle))
+        self._tell("result", output=printable(bundle), **self._validation)
 
     def _train(self, line: str) -> None:
         """Report a line of nnU-Net's log."""

@@ -1,0 +1,1 @@
+"""Train a model further on the cases that were saved for training."""

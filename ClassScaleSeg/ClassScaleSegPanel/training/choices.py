@@ -1,0 +1,86 @@
+"""What a user has chosen for a training: remembered for the next time, and told to the child process."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import slicer
+from slicer.i18n import tr as _
+
+_SETTING = "ClassScaleSeg/Training"  # of all scenes: a training goes on after a restart
+EPOCHS = (5, 10, 20, 50, 100, 250, 500, 1000)  # for which there are trainers
+_SUFFIX = ".zip"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What is trained, and how.
+
+    :ivar folder: the training folder.
+    :ivar model: the model to begin with: its id in the catalogue.
+    :ivar output: path of the bundle to write.
+    :ivar epochs: of 250 steps each.
+    :ivar validate: keep a fifth of the cases to see how good the new model is.
+    :ivar missing: what it means that a case lacks a structure: "", "background" or "unlabelled".
+    :ivar overlap: which label wins where structures overlap: "", "first" or "last".
+    :ivar corrected: leave out results that nobody has corrected.
+    """
+
+    folder: str = ""
+    model: str = ""
+    output: str = ""
+    epochs: int = 100
+    validate: bool = False
+    missing: str = ""
+    overlap: str = ""
+    corrected: bool = False
+
+    def arguments(self, replace: bool) -> list[str]:
+        """Return the arguments of ``classscaleseg-train finetune``.
+
+        :param replace: the bundle, if there is one.
+        """
+        words = [self.folder, "-m", self.model, "-o", self.output, "--epochs", str(self.epochs)]
+        words += ["--fold", "0"] * self.validate
+        words += ["--missing", self.missing] * bool(self.missing) + ["--overlap", self.overlap] * bool(self.overlap)
+        return words + ["--corrected"] * self.corrected + ["--overwrite"] * replace
+
+    def need(self) -> str:
+        """Return what is missing before a training can begin, in a sentence; empty if nothing is."""
+        if not self.folder:
+            return _("Choose the folder with the cases. Save for training... writes one.")
+        if not self.model:
+            return _("Choose the model to begin with.")
+        if not self.output:
+            return _("Choose the file of the new model.")
+        return ""
+
+
+def remembered() -> Choices:
+    """Return what was chosen last, or the defaults. Settings can be of another version."""
+    try:
+        kept = json.loads(slicer.app.userSettings().value(_SETTING) or "{}")
+    except ValueError:
+        kept = {}
+    defaults, given = asdict(Choices()), kept if isinstance(kept, dict) else {}
+    fitting = {name: given[name] for name, value in defaults.items() if type(given.get(name)) is type(value)}
+    return Choices(**defaults | fitting)
+
+
+def remember(choices: Choices) -> None:
+    """Keep what was chosen for the next time."""
+    slicer.app.userSettings().setValue(_SETTING, json.dumps(asdict(choices)))
+
+
+def proposed_output(folder: str) -> str:
+    """Return where the new model of a training folder can be written: beside it, under a name that is free."""
+    if not folder:
+        return ""
+    number, path = 1, Path(folder)
+    file = path.with_name(path.name + _SUFFIX)
+    while file.exists():
+        number += 1
+        file = path.with_name(f"{path.name}-{number}{_SUFFIX}")
+    return str(file)

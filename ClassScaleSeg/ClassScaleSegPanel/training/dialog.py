@@ -1,0 +1,332 @@
+"""The dialog "Train": trains a model further on saved cases, in a child process that can be stopped and goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import qt
+import slicer
+from ClassScaleSegLib.errors import ClassScaleError
+from slicer.i18n import tr as _
+
+from ..install.failures import training
+from ..install.missing import TRAINING, Wanted
+from ..install.packages import ensure_dependencies
+from ..models.source import CatalogModels
+from ..state import silent
+from ..translation import translated
+from ..widgets.folders import TRAINING_FOLDER, ask_folder
+from ..widgets.keyboard import name_from_label
+from ..widgets.texts import Wrapping, ask, tell_error, tip
+from ..widgets.whole_texts import WholeTexts
+from .choices import EPOCHS, Choices, proposed_output, remember, remembered
+from .progress import TrainingProgress
+
+if TYPE_CHECKING:
+    from ClassScaleSegLib.catalog.catalog import Catalog
+    from ClassScaleSegLib.process.training import TrainingProcess
+
+POLL_MILLISECONDS = 200
+
+
+class TrainingDialog:
+    """Opened by a button, and at the end of a training; not modal. A training goes on while the dialog is closed.
+
+    :ivar dialog: the window, or ``None`` while it is closed.
+    :ivar process: the training that is under way, or ``None``.
+    :param button: opens the dialog.
+    :param shown: returns the id of the model that the panel shows.
+    :param on_made: called with the path of a new model that the user wants to use.
+    """
+
+    def __init__(
+        self, button: qt.QPushButton, catalog: Catalog, shown: Callable[[], str], on_made: Callable[[str], None]
+    ) -> None:
+        self._models, self._shown, self._on_made = CatalogModels(catalog), shown, on_made
+        self.dialog: qt.QDialog | None = None
+        self.process: TrainingProcess | None = None
+        self._progress, self._status, self._log, self._made = TrainingProgress(), "", "", ""
+        self._proposed = ""  # the output that was proposed for the folder
+        self._browse_buttons: list[Any] = []
+        self._whole_texts = WholeTexts()
+        self.timer = qt.QTimer()
+        self.timer.setInterval(POLL_MILLISECONDS)
+        self.timer.connect("timeout()", self.poll)
+        button.connect("clicked(bool)", lambda: self.open())
+
+    def open(self) -> None:
+        """Show the dialog."""
+        self.close()
+        self.dialog, self._browse_buttons = qt.QDialog(slicer.util.mainWindow()), []
+        self.dialog.windowTitle = _("Train")
+        layout, form = qt.QVBoxLayout(self.dialog), qt.QFormLayout()
+        intro = qt.QLabel(
+            _(
+                "Trains a model further on the cases that you have corrected and saved for training. It takes hours, "
+                "and a GPU unless the network is small. You can stop it, and go on later."
+            )
+        )
+        self.folder, self.output = qt.QLineEdit(), qt.QLineEdit()
+        self.cases, self.status = qt.QLabel(), qt.QLabel()
+        self.model, self.epochs = qt.QComboBox(), qt.QComboBox()
+        self.missing, self.overlap = qt.QComboBox(), qt.QComboBox()
+        self.validate, self.corrected = qt.QCheckBox(), qt.QCheckBox()
+        self.validate.text = _("Keep a fifth of the cases to see how good the new model is")
+        self.corrected.text = _("Leave out results that nobody has corrected")
+        self.epochs.toolTip = tip(_("An epoch is 250 steps of one batch each. More epochs need more time."))
+        for text, row, buddy in (
+            (_("C&ases:"), self._with_button(self.folder, _("Choose the folder"), self._browse_folder), self.folder),
+            ("", self.cases, None),
+            (_("&Begin with:"), self.model, self.model),
+            (_("&New model:"), self._with_button(self.output, _("Choose the file"), self._browse_output), self.output),
+            (_("&Epochs:"), self.epochs, self.epochs),
+            (_("What a case &lacks:"), self.missing, self.missing),
+            (_("Structures that &overlap:"), self.overlap, self.overlap),
+            ("", self.validate, None),
+            ("", self.corrected, None),
+        ):
+            label = qt.QLabel(text)
+            form.addRow(label, row)
+            if buddy is not None:
+                label.setBuddy(buddy)
+                name_from_label(label)
+        self.start_button = self._button(_("Start"), self.start)
+        self.stop_button = self._button(_("Stop"), self.stop)
+        self.use_button = self._button(_("Use the new model"), self._use)
+        buttons = qt.QHBoxLayout()
+        for button in (self.start_button, self.stop_button, self.use_button):
+            buttons.addWidget(button)
+        buttons.addStretch(1)
+        buttons.addWidget(self._button(_("Close"), self.close))
+        self.bar, self.log = qt.QProgressBar(), qt.QPlainTextEdit()
+        self.bar.accessibleName, self.log.accessibleName = _("Progress"), _("Log")
+        self.log.readOnly = True
+        layout.addWidget(intro)
+        layout.addLayout(form)
+        layout.addLayout(buttons)
+        for widget in (self.bar, self.status, self.log):
+            layout.addWidget(widget)
+        self._wrapping = [Wrapping(label) for label in (intro, self.cases, self.status)]
+        for label in (self.cases, self.status):
+            label.textFormat = qt.Qt.PlainText
+        self.status.setTextInteractionFlags(qt.Qt.TextSelectableByMouse)
+        self._fill()
+        self.folder.connect("textChanged(QString)", lambda text: self._follow_folder())
+        self._whole_texts.watch(self.dialog)
+        self.render()
+        self.dialog.resize(520, 560)
+        self.dialog.show()
+
+    def close(self) -> None:
+        """Close the window if it is open; a training goes on."""
+        if self.dialog is not None:
+            if self.process is None:
+                remember(self.choices())
+            self.dialog.close()
+            self.dialog.deleteLater()
+            self.dialog = None
+
+    def end(self) -> None:
+        """Stop the training and close the window, because the application closes or the module is reloaded."""
+        self.stop()
+        self.close()
+
+    def choices(self) -> Choices:
+        """Return what the open dialog shows."""
+        data = {name: getattr(self, name).itemData(getattr(self, name).currentIndex) for name in _LISTS}
+        return Choices(
+            folder=self.folder.text.strip(),
+            output=self.output.text.strip(),
+            validate=bool(self.validate.checked),
+            corrected=bool(self.corrected.checked),
+            **{name: value if value is not None else getattr(Choices(), name) for name, value in data.items()},
+        )
+
+    def start(self) -> None:
+        """Begin the training, or go on with it. Errors are shown in a message box."""
+        from ClassScaleSegLib.process.training import TrainingProcess
+
+        choices, title = self.choices(), _("Train")
+        if need := choices.need():
+            tell_error(need, title)
+            return
+        question = _("{file} exists. Replace it once the training is done?")
+        replace = Path(choices.output).exists()
+        if replace and not ask(question.format(file=choices.output), title):
+            return
+        try:
+            ensure_dependencies(Wanted((TRAINING,)), purpose=training())
+            process = TrainingProcess(choices.arguments(replace))
+            process.start()
+        except ClassScaleError as error:
+            tell_error(str(error), title)
+            return
+        remember(choices)
+        self.process, self._progress, self._made = process, TrainingProgress(), ""
+        self.timer.start()
+        self.poll()
+
+    def stop(self) -> None:
+        """Stop the training if one is under way."""
+        if self.process is not None:
+            self.process.cancel()
+            self._end(_("Stopped. What was learned is kept: press Start to go on."))
+
+    def poll(self) -> None:
+        """Show the progress of the training, and at its end the new model or the error."""
+        process = self.process
+        if process is None:
+            return
+        for event in process.poll():
+            self._progress.update(event)
+        if process.state == "running":
+            self._status, self._log = self._progress.text, process.log
+            self.render()
+        elif process.state == "finished":
+            self._made = str(process.result["output"])
+            self._end(_done(self._made, process.result))
+            if self.dialog is None:
+                self.open()
+        else:
+            fault = translated(process.error or "")
+            self._end(fault)
+            tell_error(fault, _("The training has failed"))
+
+    def render(self) -> None:
+        """Show the state in the window, if it is open."""
+        if self.dialog is None:
+            return
+        running = self.process is not None
+        for widget in (*(getattr(self, name) for name in (*_LISTS, *_FIELDS)), *self._browse_buttons):
+            widget.enabled = not running
+        self.start_button.enabled, self.stop_button.enabled = not running, running
+        self.use_button.visible = bool(self._made)
+        self.bar.visible, self.bar.value = running, self._progress.percent
+        self.status.text = self._status
+        if self.log.plainText != self._log:
+            self.log.plainText = self._log
+            scroll = self.log.verticalScrollBar()
+            scroll.value = scroll.maximum
+        self.log.visible = bool(self._log)
+
+    def _end(self, status: str) -> None:
+        self.timer.stop()
+        if self.process is not None:
+            self._log = self.process.log
+            self.process.close()
+        self.process, self._status = None, status
+        self.render()
+
+    def _use(self) -> None:
+        self._on_made(self._made)
+
+    def _fill(self) -> None:
+        """Show what was chosen last. Another folder, in which a case was saved since then, begins another training."""
+        kept, saved = remembered(), str(slicer.app.userSettings().value(TRAINING_FOLDER) or "")
+        installed = self._installed()
+        if saved != kept.folder and self.process is None:
+            self._proposed = proposed_output(saved)
+            kept = Choices(folder=saved, model=self._shown(), output=self._proposed)
+        model = next((name for name in (kept.model, self._shown()) if name in installed), "")
+        _choose(self.model, installed, model)
+        _choose(self.epochs, {count: str(count) for count in EPOCHS}, kept.epochs)
+        _choose(self.missing, _missing(), kept.missing)
+        _choose(self.overlap, _overlap(), kept.overlap)
+        self.folder.text, self.output.text = kept.folder, kept.output
+        self.validate.checked, self.corrected.checked = kept.validate, kept.corrected
+        self._tell_cases()
+
+    def _installed(self) -> dict[str, str]:
+        """Return the names of the models of this computer that are one network, by their ids."""
+        try:
+            entries = self._models.entries()
+        except ClassScaleError as error:
+            tell_error(str(error), _("Model catalogue"))
+            return {}
+        return {entry.id: entry.name for entry in entries if len(entry.parts) == 1 and self._models.is_there(entry)}
+
+    def _follow_folder(self) -> None:
+        """Propose another output for another folder, unless the user has chosen one."""
+        if self.output.text in ("", self._proposed):
+            self._proposed = proposed_output(self.folder.text.strip())
+            self.output.text = self._proposed
+        self._tell_cases()
+
+    def _tell_cases(self) -> None:
+        from ClassScaleSegLib.scene.training_folder import saved_cases
+
+        folder = self.folder.text.strip()
+        try:
+            cases = saved_cases(Path(folder)) if folder else []
+        except ClassScaleError as error:
+            self.cases.text = translated(str(error))
+            return
+        text = _("{count} cases, the latest of which is {name}.") if cases else _("No case was saved there.")
+        text = _("One case, {name}.") if len(cases) == 1 else text
+        self.cases.text = text.format(count=len(cases), name=cases[0].name if cases else "") if folder else ""
+
+    def _browse_folder(self) -> None:
+        if chosen := ask_folder(_("Folder with the cases"), TRAINING_FOLDER):
+            self.folder.text = chosen
+
+    def _browse_output(self) -> None:
+        kinds = _("Model bundles") + " (*.zip)"
+        chosen = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), _("New model"), self.output.text, kinds)
+        path = str((chosen[0] if isinstance(chosen, tuple) else chosen) or "")
+        if path:
+            self.output.text = path if path.lower().endswith(".zip") else f"{path}.zip"
+
+    def _with_button(self, field: qt.QLineEdit, name: str, slot: Callable[[], None]) -> Any:
+        row, button = qt.QHBoxLayout(), qt.QToolButton()
+        button.text, button.accessibleName = "...", name
+        self._browse_buttons.append(button)
+        button.connect("clicked(bool)", lambda: slot())
+        row.addWidget(field, 1)
+        row.addWidget(button)
+        return row
+
+    def _button(self, text: str, slot: Callable[[], object]) -> Any:
+        button = qt.QPushButton(text)
+        button.autoDefault = False  # Enter in a field would press it
+        button.connect("clicked(bool)", lambda: slot())
+        return button
+
+
+_LISTS = ("model", "epochs", "missing", "overlap")
+_FIELDS = ("folder", "output", "validate", "corrected")
+
+
+def _choose(box: qt.QComboBox, choices: Mapping[Any, str], chosen: Any) -> None:
+    """Fill a list, and choose an entry; none if there is none of it."""
+    with silent(box):
+        box.clear()
+        for choice, text in choices.items():
+            box.addItem(text, choice)
+        box.setCurrentIndex(box.findData(chosen))
+
+
+def _missing() -> dict[str, str]:
+    return {
+        "": _("Stop, and say which case lacks what"),
+        "background": _("It is not in the image"),
+        "unlabelled": _("It may be there: nobody has drawn it"),
+    }
+
+
+def _overlap() -> dict[str, str]:
+    return {
+        "": _("Stop, and say which ones"),
+        "first": _("The first of the labels wins"),
+        "last": _("The last of the labels wins"),
+    }
+
+
+def _done(file: str, result: Mapping[str, Any]) -> str:
+    """Return the status after a training that has finished."""
+    said = [_("Done. The new model is {file}.").format(file=file)]
+    if isinstance(result.get("dice"), float):
+        text = _("Its mean Dice on {count} cases that the training has not seen is {dice}.")
+        said.append(text.format(count=result.get("cases"), dice=f"{result['dice']:.3f}"))
+    return " ".join(said)

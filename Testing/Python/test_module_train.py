@@ -1,0 +1,239 @@
+# ruff: noqa: F811  fixtures
+"""The dialog "Train" of the panel: what it asks for, the child process, its end, and what is remembered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ClassScaleSegLib.process import Event
+from ClassScaleSegLib.process import training as process_module
+from slicer_application import qt, slicer
+from test_module_compare import panel, scene, told  # noqa: F401
+
+# isort: split
+from ClassScaleSegPanel.install import packages
+from ClassScaleSegPanel.training import choices as choices_module
+from ClassScaleSegPanel.training.choices import Choices, proposed_output, remembered
+from ClassScaleSegPanel.training.progress import TrainingProgress
+
+
+class Child:
+    """Stands in for the child process; the test says what happens to it."""
+
+    made: list[Child] = []
+
+    def __init__(self, arguments):
+        self.arguments, self.state, self.log, self.error, self.result = list(arguments), "new", "", None, {}
+        self.events: list[Event] = []
+        Child.made.append(self)
+
+    def start(self):
+        self.state = "running"
+
+    def poll(self):
+        events, self.events = self.events, []
+        return events
+
+    def cancel(self):
+        if self.state == "running":
+            self.state = "cancelled"
+
+    def close(self):
+        self.cancel()
+
+
+@pytest.fixture
+def child(monkeypatch):
+    monkeypatch.setattr(process_module, "TrainingProcess", Child)
+    monkeypatch.setattr("ClassScaleSegPanel.training.dialog.ensure_dependencies", lambda wanted, **more: None)
+    Child.made.clear()
+    yield Child.made
+    slicer.app.userSettings().remove(choices_module._SETTING)
+    slicer.app.userSettings().remove("ClassScaleSeg/TrainingFolder")
+
+
+@pytest.fixture
+def train(panel, child, tmp_path):
+    """The open dialog, with a folder of two cases."""
+    cases = tmp_path / "cases" / "segmentations"
+    cases.mkdir(parents=True)
+    for name in ("CT_1", "CT_2"):
+        (cases / f"{name}.seg.nrrd").write_bytes(b"NRRD0004\n\n")
+    slicer.app.userSettings().setValue("ClassScaleSeg/TrainingFolder", str(tmp_path / "cases"))
+    panel.ui.trainButton.click()
+    yield panel.training
+    panel.training.end()
+
+
+def test_it_proposes_the_folder_the_shown_model_and_a_free_file(panel, train, tmp_path):
+    assert train.choices() == Choices(str(tmp_path / "cases"), panel.state.shown.id, str(tmp_path / "cases.zip"))
+    assert train.cases.text.startswith("2 cases, the latest of which is CT_")
+    names = [train.model.itemData(index) for index in range(train.model.count)]
+    assert "toy-120" in names and "head-mr-312" in names
+    labelled = {"Cases", "Begin with", "New model", "Epochs", "What a case lacks", "Structures that overlap"}
+    fields = (train.folder, train.model, train.output, train.epochs, train.missing, train.overlap)
+    assert {field.accessibleName for field in fields} == labelled
+    assert not train.stop_button.enabled and not train.use_button.visible
+    train.folder.text = str(tmp_path / "nothing")
+    assert train.cases.text == "No case was saved there." and train.output.text == str(tmp_path / "nothing.zip")
+    train.output.text = "/mine.zip"
+    train.folder.text = str(tmp_path / "cases")
+    assert train.output.text == "/mine.zip", "the user has chosen it"
+
+
+def test_what_is_chosen_is_what_the_command_gets(train, child, tmp_path):
+    train.epochs.setCurrentIndex(train.epochs.findData(20))
+    train.missing.setCurrentIndex(train.missing.findData("background"))
+    train.overlap.setCurrentIndex(train.overlap.findData("last"))
+    train.validate.checked = train.corrected.checked = True
+    train.start_button.click()
+    words = [str(tmp_path / "cases"), "-m", "toy-120", "-o", str(tmp_path / "cases.zip"), "--epochs", "20"]
+    options = ["--fold", "0", "--missing", "background", "--overlap", "last", "--corrected"]
+    assert child[0].arguments == words + options
+    from classscale_training.commands import _parser
+
+    _parser().parse_args(["finetune", *child[0].arguments])
+
+
+def test_progress_is_shown_until_the_new_model_can_be_used(panel, train, child, tmp_path, monkeypatch, told):
+    train.start_button.click()
+    assert train.stop_button.enabled and not train.start_button.enabled and not train.folder.enabled
+    child[0].events = [Event("progress", "train", 12, 100, remaining=5400)]
+    child[0].log = "train_loss -0.5"
+    train.poll()
+    assert train.status.text == "Training: 12 of 100 epochs, about 1.5 h left" and train.bar.value == 18
+    assert train.log.plainText == "train_loss -0.5"
+    train.close()
+    assert train.process is not None, "it goes on"
+    panel.ui.trainButton.click()
+    assert train.status.text.startswith("Training: 12") and train.stop_button.enabled
+    child[0].state, child[0].result = "finished", {"output": str(tmp_path / "cases.zip"), "dice": 0.8764, "cases": 2}
+    train.poll()
+    mean = "Its mean Dice on 2 cases that the training has not seen is 0.876."
+    assert train.status.text == f"Done. The new model is {tmp_path / 'cases.zip'}. {mean}"
+    assert train.process is None and train.start_button.enabled and not train.timer.isActive()
+    added = []
+    monkeypatch.setattr(train, "_on_made", added.append)
+    assert not train.use_button.isHidden()
+    train.use_button.click()
+    assert added == [str(tmp_path / "cases.zip")] and told == []
+
+
+def test_a_closed_dialog_opens_at_the_end(train, child, tmp_path):
+    train.start_button.click()
+    train.close()
+    child[0].state, child[0].result = "finished", {"output": str(tmp_path / "cases.zip")}
+    train.poll()
+    assert train.dialog is not None and train.status.text == f"Done. The new model is {tmp_path / 'cases.zip'}."
+
+
+def test_a_training_that_was_stopped_is_gone_on_with_also_after_a_restart(panel, train, child):
+    train.epochs.setCurrentIndex(train.epochs.findData(50))
+    train.start_button.click()
+    train.stop_button.click()
+    assert child[0].state == "cancelled" and train.status.text.startswith("Stopped. What was learned is kept")
+    train.end()
+    panel.training._status = ""
+    panel.ui.trainButton.click()
+    train.start_button.click()
+    assert child[1].arguments == child[0].arguments and "50" in child[1].arguments
+
+
+def test_a_case_that_was_saved_elsewhere_begins_another_training(panel, train, child, tmp_path):
+    train.start_button.click()
+    train.end()
+    slicer.app.userSettings().setValue("ClassScaleSeg/TrainingFolder", str(tmp_path / "others"))
+    panel.ui.trainButton.click()
+    assert (train.folder.text, train.output.text) == (str(tmp_path / "others"), str(tmp_path / "others.zip"))
+
+
+def test_a_fault_is_told(train, child, told):
+    train.start_button.click()
+    child[0].state, child[0].error, child[0].log = "failed", "That is why.", "more"
+    train.poll()
+    assert told == ["That is why."] and train.status.text == "That is why." and train.log.plainText == "more"
+    assert train.start_button.enabled
+
+
+def test_a_model_that_exists_is_replaced_only_after_a_question(train, child, tmp_path, monkeypatch):
+    (tmp_path / "cases.zip").write_bytes(b"")
+    asked, answer = [], [False]
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: asked.append(text) or answer[0])
+    train.start_button.click()
+    assert child == [] and asked == [f"{tmp_path / 'cases.zip'} exists. Replace it once the training is done?"]
+    answer[0] = True
+    train.start_button.click()
+    assert child[0].arguments[-1] == "--overwrite"
+
+
+@pytest.mark.parametrize(
+    ("field", "sentence"),
+    [("folder", "Choose the folder with the cases."), ("output", "Choose the file of the new model.")],
+)
+def test_what_is_missing_is_said(train, child, told, field, sentence):
+    train.output.text = "/mine.zip"
+    getattr(train, field).text = " "
+    train.start_button.click()
+    assert told[0].startswith(sentence) and child == []
+
+
+def test_packages_that_are_missing_are_asked_for(panel, train, child, told, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(process_module, "TrainingProcess", Child)
+    monkeypatch.setattr(packages, "missing_packages", lambda wanted: list(wanted.more))
+    monkeypatch.setattr("ClassScaleSegPanel.install.dialog.show", lambda text, button: "")
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **more: told.append(text))
+    train.start_button.click()
+    assert child == [] and told[-1].startswith("The module cannot train without these Python packages: nnunetv2>=2.8")
+
+
+def test_files_and_folders_are_browsed_for(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", staticmethod(lambda *given: str(tmp_path / "b")))
+    monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", staticmethod(lambda *given: str(tmp_path / "model")))
+    for button in train._browse_buttons:
+        button.click()
+    assert (train.folder.text, train.output.text) == (str(tmp_path / "b"), str(tmp_path / "model.zip"))
+
+
+def test_closing_the_module_stops_it(panel, train, child):
+    train.start_button.click()
+    panel.close()
+    assert child[0].state == "cancelled" and train.dialog is None
+
+
+@pytest.mark.parametrize("kept", ["[", "[1]", '{"epochs": "many", "model": 3, "folder": "/a"}'])
+def test_settings_of_another_version_do_no_harm(child, kept):
+    slicer.app.userSettings().setValue(choices_module._SETTING, kept)
+    assert remembered() == Choices(folder="/a" if "folder" in kept else "")
+
+
+def test_the_proposed_file_is_free(tmp_path):
+    folder = str(tmp_path / "cases")
+    assert proposed_output("") == "" and proposed_output(folder) == f"{folder}.zip"
+    Path(f"{folder}.zip").touch()
+    assert proposed_output(folder) == f"{folder}-2.zip"
+
+
+def test_percentages_never_decrease_and_every_step_has_a_name():
+    progress, texts = TrainingProgress(), []
+    for stage, done in (("start", 0), ("collect", 0), ("plan", 0), ("preprocess", 1), ("train", 4), ("export", 0)):
+        progress.update(Event("progress", stage, done, 4))
+        texts.append((progress.text, progress.percent))
+    progress.update(Event("progress", "collect", 0, 4))
+    assert progress.percent == 99
+    assert texts == [
+        ("Starting", 0),
+        ("Reading the cases", 1),
+        ("Planning", 2),
+        ("Preparing the images", 4),
+        ("Validating", 99),
+        ("Writing the model", 99),
+    ]
+
+
+def test_every_number_of_epochs_has_a_trainer():
+    pytest.importorskip("nnunetv2")
+    from classscale_training.nnunet.finetune_command import trainer_of
+
+    assert len({trainer_of(epochs) for epochs in choices_module.EPOCHS}) == len(choices_module.EPOCHS)
