@@ -6,6 +6,7 @@ import copy
 import gc
 import json
 import locale
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ import pytest
 
 TOY = Path(__file__).parents[2] / "Resources" / "Models" / "toy-120.zip"
 MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
+# Trainings are compared with nnU-Net's, and must not depend on the processor.
+os.environ["CLASSSCALE_BFLOAT16"] = "f"
 
 
 @pytest.fixture(autouse=True)

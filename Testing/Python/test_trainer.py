@@ -249,6 +249,21 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(root):
         resumed.load_checkpoint(str(latest))
 
 
+@pytest.mark.parametrize(("wanted", "fast", "half"), [("t", True, True), ("t", False, False), ("f", True, False)])
+def test_a_processor_that_is_fast_in_bfloat16_trains_in_it(root, monkeypatch, capsys, wanted, fast, half):
+    monkeypatch.setenv("CLASSSCALE_BFLOAT16", wanted)
+    monkeypatch.setattr(trainer_module, "has_bfloat16", lambda: fast)
+    trainer = _trainer(root)
+    assert ("Training steps compute in bfloat16" in capsys.readouterr().out) == half
+    trainer.network.train()
+    bases, _projection, _bias = trainer.network(_batch(0)["data"])
+    assert {basis.dtype for basis in bases} == {torch.bfloat16 if half else torch.float32}
+    first = trainer.train_step(_batch(CLASSES - 1))["loss"]
+    for _step in range(5):
+        last = trainer.train_step(_batch(CLASSES - 1))["loss"]
+    assert last < first
+
+
 def test_a_checkpoint_is_written_after_fifty_epochs_or_five_minutes(root, monkeypatch):
     trainer, clock, written = _trainer(root), [0.0], []
     monkeypatch.setattr(trainer_module.time, "monotonic", lambda: clock[0])

@@ -9,6 +9,7 @@ arrays with both a class axis and volume axes: the last layer, the loss, and bot
 from __future__ import annotations
 
 import copy
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from ClassScaleSegLib.errors import LabelTableError, ModelError
 from ClassScaleSegLib.images.counts import dice
+from ClassScaleSegLib.inference.devices import has_bfloat16
 from ClassScaleSegLib.labels.sides import pair_of_sides
 from ClassScaleSegLib.models.architecture import basis_channels, check_architecture
 from ClassScaleSegLib.models.network import construct_network
@@ -34,6 +36,7 @@ from ..files import LATEST, PREVIOUS, read_newest, save_whole, whole
 from ..loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss
 from ..loss.soft_dice import SoftDice
 from ..loss.tiles import LabelOutsideError
+from ..network.fast_on_cpu import train_in_bfloat16
 from ..network.low_rank_head import add_head, decoder_of
 from ..processes.group import from_first
 from .case_sampling import CaseSampler, drawn_by_share
@@ -44,6 +47,7 @@ from .merged_training import MergedLoss, Output, of_network, with_datasets
 from .several_processes import TrainerOfSeveral
 from .whole_cases import CaseValidation
 
+BFLOAT16 = "CLASSSCALE_BFLOAT16"  # environment variable, named and read as nnU-Net's nnUNet_compile is
 MINUTES_BETWEEN_CHECKPOINTS = 5.0  # nnU-Net writes one every 50 epochs, which may take hours
 
 
@@ -131,6 +135,13 @@ class ClassScaleTrainer(CaseValidation, TrainerOfSeveral):
         network = add_head(network, num_output_channels, entries.get(RANK_ENTRY))
         decoder_of(network).deep_supervision = enable_deep_supervision
         return network
+
+    def initialize(self) -> None:
+        """Make network, optimiser and loss as nnU-Net does; on a processor that is fast in bfloat16, train in it."""
+        super().initialize()
+        if self.device.type == "cpu" and os.environ.get(BFLOAT16, "t").lower() in ("true", "1", "t") and has_bfloat16():
+            train_in_bfloat16(self.bare_network)
+            self.print_to_log_file(f"Training steps compute in bfloat16 on this processor. {BFLOAT16}=f: in float32.")
 
     def _build_loss(self) -> _HeadLoss | MergedLoss:
         regions, ignore = self._regions(), self.label_manager.ignore_label
