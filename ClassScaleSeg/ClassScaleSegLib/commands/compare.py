@@ -20,6 +20,7 @@ from ..images.comparison_summary import (
     summarize_comparisons,
     write_comparisons,
 )
+from ..images.dicom.headers import is_dicom_seg
 from ..images.formats import check_writable
 from ..images.paired_cases import Pairs, find_images, find_pairs
 from ..images.paired_reading import is_drawn, read_pair
@@ -48,8 +49,9 @@ def add_compare_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=Path, metavar="TABLE", help=text)
     parser.add_argument("--other-labels", type=Path, metavar="TABLE", help="the same of OTHER")
     text = (
-        "image or DICOM folder on whose grid structure sets are filled; with folders, the folder of the images, which "
-        "have the names of the cases (default: the grid of the other segmentation)"
+        "image or DICOM folder on whose grid structure sets are filled, and whose slices a DICOM segmentation has that "
+        "leaves out some; with folders, the folder of the images, which have the names of the cases (default: the grid "
+        "of the other segmentation)"
     )
     parser.add_argument("--grid", type=Path, metavar="IMAGE", help=text)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -78,8 +80,9 @@ def compare_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
         try:
             grid = options.grid
             if images is not None:
-                drawn = is_drawn(pair.reference) or is_drawn(pair.other)
-                grid = _only_image(images, pair.name, options.grid) if drawn else None
+                both = pair.reference, pair.other
+                needed = any(map(is_drawn, both)) or any(map(is_dicom_seg, both))
+                grid = _only_image(images, pair.name, options.grid) if needed else None
             read = read_pair(pair, (one, two), grid)
             notices[pair.name] = read.notices
             comparison = compare(read.reference, read.other)

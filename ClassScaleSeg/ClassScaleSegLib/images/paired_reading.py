@@ -15,6 +15,7 @@ from .comparison import onto_grid
 from .dicom.deflate import read_header
 from .dicom.headers import is_dicom, is_dicom_seg, is_structure_set
 from .dicom.rtstruct_reader import read_structure_set
+from .dicom.seg_steps import says_distance
 from .dicom.series import read_places
 from .geometry import Geometry
 from .image_file import read_grid
@@ -64,7 +65,8 @@ def read_pair(
     :param tables: names of the labels of both; by default, a label image has those of ``ct.labels.csv`` beside
         ``ct.nii.gz``, as `Segmentation.write` writes it, of a ``.tsv`` of BIDS, of its NIfTI header, or else names such
         as ``label 1``.
-    :param grid: an image, or the folder of a DICOM series.
+    :param grid: an image, or the folder of a DICOM series. It also tells the distance of slices, where a DICOM
+        segmentation leaves out some and does not say it; by default, the other segmentation does.
     :raises ImageError: as `Segmentation.from_image`; if a structure set cannot be read, or brought onto the grid; or if
         both are structure sets and there is no image.
     :raises LabelTableError: if a table cannot be read, or lacks a label.
@@ -77,22 +79,28 @@ def read_pair(
             "folder of a DICOM series, on whose grid they are compared (--grid)."
         )
     notices: list[str] = []
-    read = [
-        None if is_set else _read_named(file, own, notices)
-        for file, own, is_set in zip(files, tables, contours, strict=True)
-    ]
+    needed = any(contours) or any(map(is_dicom_seg, files))
+    wanted = _grid_of_image(Path(grid)) if grid is not None and needed else None
+    read: list[Segmentation | None] = [None, None]
+    # a DICOM segmentation that does not say how far apart its slices are has those of the image, or of the other one
+    for index in sorted(
+        (index for index in (0, 1) if not contours[index]), key=lambda index: not says_distance(files[index])
+    ):
+        beside = read[1 - index]
+        image = wanted.geometry if wanted is not None else beside.geometry if beside is not None else None
+        read[index] = _read_named(files[index], tables[index], image, notices)
     both, frames = list[Segmentation](), list[set[str]]()
     for index, (file, own) in enumerate(zip(files, tables, strict=True)):
         segmentation, beside = read[index], read[1 - index]
         if segmentation is None:
-            place = _grid_of(files[1 - index], beside) if grid is None else _grid_of_image(Path(grid))
+            place = _grid_of(files[1 - index], beside) if wanted is None else wanted
             segmentation, own_frames = _filled(file, own, place, notices)
         else:
             own_frames = {_frame_of_reference(file)}
         both.append(segmentation)
         frames.append(own_frames - {""})
-    doubts = _doubts(files, frames, both[0].geometry, both[1].geometry)
-    return ReadPair(*_without_ignored(both[0], both[1]), (*notices, *doubts))
+    notices += _strangers(files, frames, both[0].geometry, both[1].geometry)
+    return ReadPair(*_without_ignored(both[0], both[1]), tuple(notices))
 
 
 def read_segmentation(path: Path, image: Path) -> tuple[Segmentation, tuple[str, ...]]:
@@ -113,7 +121,7 @@ def read_segmentation(path: Path, image: Path) -> tuple[Segmentation, tuple[str,
             f"{path} and {image} have different frames of reference (FrameOfReferenceUID). They are taken as if it "
             "were the same."
         )
-    return _read_named(path, None, notices), tuple(notices)
+    return _read_named(path, None, grid.geometry, notices), tuple(notices)
 
 
 def _without_ignored(reference: Segmentation, other: Segmentation) -> tuple[Segmentation, Segmentation]:
@@ -149,7 +157,7 @@ def _emptied(segmentation: Segmentation, where: np.ndarray) -> Segmentation:
     return replace(segmentation, labels=first, more_layers=tuple(others))
 
 
-def _doubts(files: tuple[Path, Path], frames: list[set[str]], first: Geometry, second: Geometry) -> Iterator[str]:
+def _strangers(files: tuple[Path, Path], frames: list[set[str]], first: Geometry, second: Geometry) -> Iterator[str]:
     """Yield sentences on files that hardly belong together.
 
     :param frames: of reference that both have, as far as known.
@@ -174,9 +182,18 @@ def is_drawn(path: Path) -> bool:
     return path.name.lower().endswith(RTSTRUCT_SUFFIX) or is_structure_set(path)
 
 
-def _read_named(path: Path, table: LabelTable | None, notices: list[str]) -> Segmentation:
+def _read_named(path: Path, table: LabelTable | None, image: Geometry | None, notices: list[str]) -> Segmentation:
+    """Read a segmentation with voxels.
+
+    :param image: as of `Segmentation.from_dicom_seg`.
+    """
     if table is None and (beside := table_beside(path)) is not None:
         table = LabelTable.from_file(beside)
+    if is_dicom_seg(path):
+        found, doubt = Segmentation.from_dicom_seg(path, table, image)
+        if doubt:
+            notices.append(f"{path}: {doubt}" + " Name the image on which it was drawn (--grid)." * (image is None))
+        return found
     if table is None:
         notices += read_named_values(path).notices
     return Segmentation.from_image(path, table)

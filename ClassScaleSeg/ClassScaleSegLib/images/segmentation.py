@@ -285,9 +285,7 @@ class Segmentation:
         import SimpleITK as sitk
 
         if isinstance(label_image, (str, Path)) and is_dicom_seg(Path(label_image)):
-            layers, own, geometry = read_dicom_seg(Path(label_image))
-            with named(label_image):
-                return cls(layers[0], own if table is None else table, geometry, more_layers=layers[1:])
+            return cls.from_dicom_seg(Path(label_image), table)[0]
         if isinstance(label_image, (str, Path)) and is_structure_set(Path(label_image)):
             raise ImageError(
                 f"{label_image} is a structure set, which has contours and no voxels. Give another format; the command "
@@ -297,6 +295,23 @@ class Segmentation:
         with named("The label image" if isinstance(label_image, sitk.Image) else label_image):
             names = own if table is None else table
             return cls(layers[0], names, geometry, counts=counts, more_layers=layers[1:])
+
+    @classmethod
+    def from_dicom_seg(
+        cls, path: Path, table: LabelTable | None = None, image: Geometry | None = None
+    ) -> tuple[Segmentation, str]:
+        """Create a segmentation from a DICOM segmentation.
+
+        :param table: as of :meth:`from_image`.
+        :param image: the grid of an image that may have been segmented, for files that leave out slices and do not say
+            how far apart slices are.
+        :returns: the segmentation; and a sentence without the name of the file, if it has guessed this distance.
+        :raises ImageError: as :meth:`from_image`.
+        :raises LabelTableError: as :meth:`from_image`.
+        """
+        layers, own, geometry, doubt = read_dicom_seg(path, image)
+        with named(path):
+            return cls(layers[0], own if table is None else table, geometry, more_layers=layers[1:]), doubt
 
 
 def read_on_grid(image: ImageSource, geometry: Geometry) -> InputImage:

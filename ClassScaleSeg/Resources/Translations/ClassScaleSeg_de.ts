@@ -547,6 +547,10 @@
         <translation> (ohne GPU {host})</translation>
     </message>
     <message>
+        <source> Name the image on which it was drawn (--grid).</source>
+        <translation> Nennen Sie das Bild, auf dem sie gezeichnet wurde (--grid).</translation>
+    </message>
+    <message>
         <source> They differ in {differences}.</source>
         <translation> Sie unterscheiden sich in: {differences}.</translation>
     </message>
@@ -719,6 +723,10 @@
         <translation>Eine andere Anfrage sendet dieses Bild gerade. Warten Sie, bis sie endet.</translation>
     </message>
     <message>
+        <source>As it refers to {images} images, it is taken to have empty slices between.</source>
+        <translation>Da sie auf {images} Bilder verweist, gelten die Schichten dazwischen als leer.</translation>
+    </message>
+    <message>
         <source>Cancelled during {stage}; nothing was written.</source>
         <translation>Abgebrochen bei {stage}; nichts wurde geschrieben.</translation>
     </message>
@@ -871,8 +879,16 @@
         <translation>Die Frames sind in ihren Ebenen verschoben, um bis zu {value} mm, und bilden daher kein Gitter. Exportieren Sie die Serie mit ganzen Schichten.</translation>
     </message>
     <message>
+        <source>Its frames are {common} mm apart, or a multiple of it, and {thickness} mm thick.</source>
+        <translation>Ihre Frames liegen {common} mm oder ein Vielfaches davon auseinander und sind {thickness} mm dick.</translation>
+    </message>
+    <message>
         <source>Its frames are {count} slices apart, by the distance in its header. Export it again.</source>
         <translation>Die Frames liegen {count} Schichten auseinander, nach dem Abstand im Header. Exportieren Sie die Serie noch einmal.</translation>
+    </message>
+    <message>
+        <source>Its frames are {distance} mm apart, or a multiple of it. {none_between} {unknown}</source>
+        <translation>Ihre Frames liegen {distance} mm oder ein Vielfaches davon auseinander. {none_between} {unknown}</translation>
     </message>
     <message>
         <source>Its frames have several orientations or spacings, so they form no volume.</source>
@@ -2947,6 +2963,10 @@
         <translation>{file} nennt {name} nicht: Das Paket ist unvollständig; besorgen Sie es noch einmal.</translation>
     </message>
     <message>
+        <source>{file} does not say how far apart its slices are (SpacingBetweenSlices).</source>
+        <translation>{file} gibt den Abstand der Schichten nicht an (SpacingBetweenSlices).</translation>
+    </message>
+    <message>
         <source>{file} has a direction matrix that is not a rotation: {direction}. Correct its header.</source>
         <translation>{file} hat eine Richtungsmatrix, die keine Drehung ist: {direction}. Berichtigen Sie den Header.</translation>
     </message>
@@ -3301,6 +3321,10 @@
     <message>
         <source>{file} is shorter than the zip declares: get the file again.</source>
         <translation>{file} ist kürzer, als die Zip-Datei angibt: Besorgen Sie die Datei noch einmal.</translation>
+    </message>
+    <message>
+        <source>{file} is taken to have no slices between.</source>
+        <translation>{file} hat dazwischen vermutlich keine Schichten.</translation>
     </message>
     <message>
         <source>{file} is truncated: its compressed data have no end. Copy or export it again.</source>

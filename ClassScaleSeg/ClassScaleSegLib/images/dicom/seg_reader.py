@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ..layers import LayerBuilder
 from .deflate import inflated
 from .headers import Slice, slices_in
 from .seg import refuse_missing_highdicom
+from .seg_steps import SliceHeader, find_steps
 from .segments import label_value, read_label
 from .series import arrange
 
@@ -29,14 +30,29 @@ _IN_PLACE = 0.1  # mm
 _MOST_SLICES = 1 << 16
 
 
-def read_dicom_seg(path: Path) -> tuple[tuple[np.ndarray, ...], LabelTable, Geometry]:
+class ReadSeg(NamedTuple):
+    """A DICOM segmentation.
+
+    :ivar layers: of labels, uint16 ``(z, y, x)``, several if segments overlap.
+    :ivar table: their labels, without the background.
+    :ivar geometry: their grid.
+    :ivar doubt: a sentence, if the distance of its slices is guessed; "" otherwise.
+    """
+
+    layers: tuple[np.ndarray, ...]
+    table: LabelTable
+    geometry: Geometry
+    doubt: str
+
+
+def read_dicom_seg(path: Path, image: Geometry | None = None) -> ReadSeg:
     """Read a DICOM segmentation.
 
     A binary one may leave out slices without a class. The grid then begins and ends with the first and the last slice
     that is there.
 
-    :returns: layers of labels, uint16 ``(z, y, x)``, several if segments overlap; their table, without the background;
-        their grid.
+    :param image: the grid of an image that may have been segmented; it tells the distance of slices where the
+        segmentation does not.
     :raises ImageError: if it cannot be read, has fractional segments, or its frames form no grid; or if highdicom is
         not installed, which has the decoders.
     """
@@ -47,7 +63,7 @@ def read_dicom_seg(path: Path) -> tuple[tuple[np.ndarray, ...], LabelTable, Geom
         warnings.simplefilter("ignore")  # pydicom's, on values that it accepts in spite of the standard
         try:
             dataset = pydicom.dcmread(inflated(path))
-            return _read(path, dataset)
+            return _read(path, dataset, image)
         except (ClassScaleError, MemoryError):
             raise
         except Exception as error:  # pydicom raises whatever a damaged value makes Python raise
@@ -56,13 +72,13 @@ def read_dicom_seg(path: Path) -> tuple[tuple[np.ndarray, ...], LabelTable, Geom
             ) from error
 
 
-def _read(path: Path, dataset: Dataset) -> tuple[tuple[np.ndarray, ...], LabelTable, Geometry]:
+def _read(path: Path, dataset: Dataset, image: Geometry | None) -> ReadSeg:
     kind = dataset.get("SegmentationType")
     if kind not in ("LABELMAP", "BINARY"):
         raise ImageError(f"It is a segmentation of the kind {kind}; LABELMAP or BINARY is needed.")
     _check_pixels(dataset)
     frames = list(slices_in(path, dataset))
-    rows, geometry = _grid(frames, _distance(dataset))
+    rows, geometry, doubt = _grid(frames, SliceHeader.of(dataset), image)
     columns, height, count = geometry.size
     label_map = kind == "LABELMAP"
     values = {int(item.SegmentNumber): label_value(item) for item in dataset.SegmentSequence}
@@ -83,7 +99,7 @@ def _read(path: Path, dataset: Dataset) -> tuple[tuple[np.ndarray, ...], LabelTa
     table = LabelTable(
         tuple(read_label(item, value) for value, item in items if not (label_map and value in (0, padding)))
     )
-    return tuple(layers), table, geometry
+    return ReadSeg(tuple(layers), table, geometry, doubt)
 
 
 def _label_map(dataset: Dataset, rows: np.ndarray, shape: tuple[int, int, int], padding: int) -> np.ndarray:
@@ -159,20 +175,9 @@ def _segment_number(dataset: Dataset, frame: int) -> int:
     return int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
 
 
-def _distance(dataset: Dataset) -> float | None:
-    """Return the distance between slices; not their thickness, which may be smaller."""
-    groups = (*dataset.get("SharedFunctionalGroupsSequence", ()), *dataset.get("PerFrameFunctionalGroupsSequence", ()))
-    for group in (*groups[:2], dataset):
-        for measures in (*group.get("PixelMeasuresSequence", ()), group):
-            if found := measures.get("SpacingBetweenSlices"):
-                return abs(float(found))
-    return None
+def _grid(frames: Sequence[Slice], header: SliceHeader, image: Geometry | None) -> tuple[np.ndarray, Geometry, str]:
+    """Return the row of the label map to which each frame belongs, the grid, and what is doubtful of it.
 
-
-def _grid(frames: Sequence[Slice], distance: float | None) -> tuple[np.ndarray, Geometry]:
-    """Return the row of the label map to which each frame belongs, and the grid.
-
-    :param distance: between slices, as the header has it.
     :raises ImageError: if a frame has no place, the frames are not parallel and at equal steps, or they do not fit into
         memory.
     """
@@ -183,11 +188,12 @@ def _grid(frames: Sequence[Slice], distance: float | None) -> tuple[np.ndarray, 
         if np.ptp([getattr(frame, known) for frame in frames], axis=0).max() > 5e-5:
             raise ImageError("Its frames have several orientations or spacings, so they form no volume.")
     row, column = np.reshape(np.array(first.directions), (2, 3))
-    heights = np.array([frame.position for frame in frames]) @ np.cross(row, column)
+    places, normal = np.array([frame.position for frame in frames]), np.cross(row, column)
+    heights = places @ normal
     order = np.argsort(heights, kind="stable")
     starts = np.diff(heights[order], prepend=-np.inf) > _SAME_PLACE  # of the slices, each with one or more frames
     slices = [frames[index] for index in order[starts]]
-    steps = _steps(heights[order[starts]], distance)
+    steps, doubt = find_steps(places[order[starts]], normal, header, image)
     (height, width), count = first.size, 1 + sum(steps)
     check_memory("It", f"{width}x{height}x{count}", width * height * count * 2)
     if count > _MOST_SLICES:
@@ -197,28 +203,13 @@ def _grid(frames: Sequence[Slice], distance: float | None) -> tuple[np.ndarray, 
     rows[order] = np.cumsum([0, *steps])[np.cumsum(starts) - 1]
     assert len(filled) == rows.max() + 1
     expected = np.array(geometry.origin) + rows[:, None] * geometry.axes[:, 2]
-    apart = np.linalg.norm(np.array([frame.position for frame in frames]) - expected, axis=1)
+    apart = np.linalg.norm(places - expected, axis=1)
     if (apart > _IN_PLACE + max(frame.grain for frame in frames)).any():
         raise ImageError(
             f"Its frames are shifted in their planes, by up to {apart.max():.3g} mm, so they form no grid. Export it "
             "with whole slices."
         )
-    return rows, geometry
-
-
-def _steps(heights: np.ndarray, distance: float | None) -> list[int]:
-    """Return how many slices of the grid lie between each slice and the next one, from 1.
-
-    :param heights: of the slices along their normal, mm, ascending.
-    :param distance: between slices, as the header has it, which counts where it fits all gaps.
-    """
-    gaps = np.diff(heights)
-    if not len(gaps):
-        return []
-    for step in (distance, float(gaps.min())):
-        if step and np.abs(gaps / step - np.rint(gaps / step)).max() < 0.1 and gaps.min() > 0.5 * step:
-            return np.rint(gaps / step).astype(int).tolist()
-    return [1] * len(gaps)
+    return rows, geometry, doubt
 
 
 def _with_missing(slices: Sequence[Slice], steps: Sequence[int]) -> list[Slice]:

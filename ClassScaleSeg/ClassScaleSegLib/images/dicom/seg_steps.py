@@ -1,0 +1,136 @@
+"""Find how far apart the slices of a DICOM segmentation are, of which those without a segment may be missing.
+
+Only SpacingBetweenSlices says it, which not every program writes. SliceThickness may be less, where the slices of the
+series do not touch: frames of 1 mm that are 3 mm apart are such slices, or every third one of those that touch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ..geometry import Geometry
+from .deflate import read_header
+from .headers import is_dicom_seg
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_FITS = 0.1  # slices: gaps are whole numbers of slices but for rounding
+_FITS_WELL = 0.03  # slices: the same where the distance is only guessed
+_PARALLEL = 1e-3  # between directions
+_MOST_PARTS = 4  # of the smallest gap, where gaps are no multiples of it
+_TOUCHING = 1.9  # times the thickness: as far apart, another slice may lie between
+_NONE_BETWEEN = "It is taken to have no slices between."
+_UNKNOWN = "It does not say how far apart its slices are (SpacingBetweenSlices)."
+
+
+class SliceHeader(NamedTuple):
+    """What a header says of the slices of a segmentation.
+
+    :ivar distance: SpacingBetweenSlices, mm; ``None`` if not given.
+    :ivar thickness: SliceThickness, mm, of all frames; ``None`` if not given, or if they differ.
+    :ivar images: how many images of a series it refers to.
+    """
+
+    distance: float | None
+    thickness: float | None
+    images: int
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> SliceHeader:
+        """Read it from a segmentation that pydicom has read."""
+        shared = dataset.get("SharedFunctionalGroupsSequence", ())
+        if not any("PixelMeasuresSequence" in group for group in shared):
+            shared = dataset.get("PerFrameFunctionalGroupsSequence", ())
+        measures = [*(item for group in shared for item in group.get("PixelMeasuresSequence", ())), dataset]
+        distances, thicknesses = (
+            [abs(float(item.get(keyword))) for item in measures if item.get(keyword)]
+            for keyword in ("SpacingBetweenSlices", "SliceThickness")
+        )
+        alike = bool(thicknesses) and max(thicknesses) - min(thicknesses) <= 0.01 * max(thicknesses)
+        referred = [
+            len({image.get("ReferencedSOPInstanceUID") for image in series.get("ReferencedInstanceSequence", ())})
+            for series in dataset.get("ReferencedSeriesSequence", ())
+        ]
+        return cls(distances[0] if distances else None, thicknesses[0] if alike else None, max(referred, default=0))
+
+
+class Steps(NamedTuple):
+    """How many slices of the grid lie between each slice with a frame and the next one, from 1.
+
+    :ivar doubt: a sentence, if it is guessed; "" otherwise.
+    """
+
+    steps: list[int]
+    doubt: str = ""
+
+
+def says_distance(path: Path) -> bool:
+    """Return whether the distance of slices is in the header of a file; true if it is no DICOM segmentation."""
+    return not is_dicom_seg(path) or SliceHeader.of(read_header(path)).distance is not None
+
+
+def find_steps(places: np.ndarray, normal: np.ndarray, header: SliceHeader, image: Geometry | None) -> Steps:
+    """Find the slices between those that have frames.
+
+    SpacingBetweenSlices counts where it fits all gaps; else the slices of the image, if the frames lie in them; else
+    SliceThickness, if slices of it can touch. Where they can only if some between have no frame, they do if the
+    segmentation refers to as many images; otherwise the largest distance that fits all gaps counts.
+
+    :param places: of the slices with frames, ``(n, 3)``, mm, in their order along ``normal``.
+    :param image: the grid of an image that may have been segmented.
+    """
+    gaps = np.diff(places @ normal)
+    if not len(gaps):
+        return Steps([])
+    if header.distance and (steps := _whole(gaps, header.distance, _FITS)):
+        return Steps(steps)
+    if image is not None and (steps := _steps_in(image, places, normal)):
+        return Steps(steps)
+    thickness = header.thickness or 0.0
+    if steps := _whole(gaps, thickness, _FITS_WELL):
+        common = int(np.gcd.reduce(steps))
+        if common == 1:
+            return Steps(steps)
+        what = f"Its frames are {common * thickness:.4g} mm apart, or a multiple of it, and {thickness:.4g} mm thick."
+        if header.images > sum(steps):
+            refers = f"As it refers to {header.images:,} images, it is taken to have empty slices between."
+            return Steps(steps, f"{what} {refers} {_UNKNOWN}")
+        return Steps([step // common for step in steps], f"{what} {_NONE_BETWEEN} {_UNKNOWN}")
+    for parts in range(1, _MOST_PARTS + 1):
+        distance = float(gaps.min()) / parts
+        if steps := _whole(gaps, distance, _FITS if parts == 1 else _FITS_WELL):
+            if parts == 1 and distance < _TOUCHING * thickness:
+                return Steps(steps)
+            return Steps(
+                steps, f"Its frames are {distance:.4g} mm apart, or a multiple of it. {_NONE_BETWEEN} {_UNKNOWN}"
+            )
+    return Steps([1] * len(gaps))  # which form no grid
+
+
+def _whole(gaps: np.ndarray, distance: float, tolerance: float) -> list[int]:
+    """Return how many times a distance fits into each gap; nothing if it does not.
+
+    :param tolerance: of what is left, as a part of the distance.
+    """
+    if distance <= 0:
+        return []
+    times = gaps / distance
+    fits = np.abs(times - np.rint(times)).max() < tolerance and times.min() > 0.5
+    return np.rint(times).astype(int).tolist() if fits else []
+
+
+def _steps_in(image: Geometry, places: np.ndarray, normal: np.ndarray) -> list[int]:
+    """Return how many slices of an image lie between each place and the next; nothing if the places are not in them."""
+    along = image.axes.T @ normal  # what a step along each axis goes along the normal
+    axis = int(np.abs(along).argmax())
+    if np.delete(np.abs(along), axis).max() > _PARALLEL * abs(along[axis]):
+        return []
+    slices = (places - image.origin) @ normal / along[axis]
+    if np.abs(slices - np.rint(slices)).max() >= _FITS:
+        return []
+    steps = np.abs(np.diff(np.rint(slices))).astype(int)
+    return steps.tolist() if steps.min() > 0 else []
