@@ -84,7 +84,7 @@ def test_overlapping_segments_come_in_layers(tmp_path):
         assert (layer[rows] == label.value).all() and not layer[~rows].any()
 
 
-def test_fractional_and_incomplete_segments_are_refused(tmp_path):
+def test_incomplete_segments_are_refused(tmp_path):
     source = series(tmp_path)
     ours = segmented(source)
     ours.write(tmp_path / "a.seg.dcm", source=DicomSeg(source, "binary"))
@@ -94,10 +94,10 @@ def test_fractional_and_incomplete_segments_are_refused(tmp_path):
     found.save_as(tmp_path / "short.seg.dcm")
     with pytest.raises(ImageError, match="short.seg.dcm has fewer pixels than its header says"):
         Segmentation.from_image(tmp_path / "short.seg.dcm")
-    found.SegmentationType = "FRACTIONAL"
-    found.save_as(tmp_path / "fractional.seg.dcm")
-    with pytest.raises(ImageError, match="of the kind FRACTIONAL"):
-        Segmentation.from_image(tmp_path / "fractional.seg.dcm")
+    found.SegmentationType = "OTHER"
+    found.save_as(tmp_path / "other.seg.dcm")
+    with pytest.raises(ImageError, match="of the kind OTHER"):
+        Segmentation.from_image(tmp_path / "other.seg.dcm")
 
 
 def changed(file: Path, change) -> Segmentation:
@@ -107,6 +107,95 @@ def changed(file: Path, change) -> Segmentation:
     change(found)
     found.save_as(file.with_name("changed.seg.dcm"))
     return Segmentation.from_image(file.with_name("changed.seg.dcm"))
+
+
+def bytes_of_pixels(found, full: int) -> np.ndarray:
+    """Store a byte for each pixel of a binary segmentation, which is `full` inside; return the bytes."""
+    count = found.NumberOfFrames * found.Rows * found.Columns
+    bits = np.unpackbits(np.frombuffer(found.PixelData, np.uint8), bitorder="little")[:count] * np.uint8(full)
+    found.BitsAllocated = found.BitsStored = 8
+    found.HighBit, found.PixelData = 7, bits.tobytes() + bytes(count % 2)
+    return bits
+
+
+@pytest.mark.parametrize(("kind", "full"), [("BINARY", 1), ("BINARY", 255), ("FRACTIONAL", 255), ("FRACTIONAL", 100)])
+def test_a_byte_for_each_pixel_is_read_if_no_voxel_is_filled_in_part(tmp_path, kind, full):
+    source = series(tmp_path)
+    ours = segmented(source)
+    ours.write(tmp_path / "a.seg.dcm", source=DicomSeg(source, "binary"))
+
+    def stored(found):
+        found.SegmentationType, found.MaximumFractionalValue = kind, full
+        bytes_of_pixels(found, full)
+
+    def part(found):
+        stored(found)
+        found.PixelData = found.PixelData[:-1] + bytes([full - 1])
+
+    assert np.array_equal(changed(tmp_path / "a.seg.dcm", stored).labels, ours.labels)
+    if kind == "FRACTIONAL":
+        with pytest.raises(ImageError, match=r"changed.seg.dcm: Its segments fill voxels in part \(FRACTIONAL\)"):
+            changed(tmp_path / "a.seg.dcm", part)
+
+
+def test_segments_that_are_not_clear_are_refused(tmp_path):
+    source = series(tmp_path)
+    for kind in ("labelmap", "binary"):
+        segmented(source).write(tmp_path / f"{kind}.seg.dcm", source=DicomSeg(source, kind))
+    label_map, binary = tmp_path / "labelmap.seg.dcm", tmp_path / "binary.seg.dcm"
+
+    def large(found):
+        pixels = np.frombuffer(found.PixelData, np.uint8).astype(np.uint32)
+        found.BitsAllocated = found.BitsStored = 32
+        found.HighBit, found.PixelData = 31, np.where(pixels == 1, 65537, pixels).astype("<u4").tobytes()
+
+    def several(found):
+        groups = found.PerFrameFunctionalGroupsSequence
+        groups[1].PlanePositionSequence = groups[0].PlanePositionSequence
+
+    def unnamed(found):
+        del found.PerFrameFunctionalGroupsSequence[2].SegmentIdentificationSequence
+
+    def unknown(found):
+        found.PerFrameFunctionalGroupsSequence[2].SegmentIdentificationSequence[0].ReferencedSegmentNumber = 77
+
+    def alike(found):
+        found.SegmentSequence[1].SegmentNumber = found.SegmentSequence[0].SegmentNumber
+
+    for file, change, said in (
+        (label_map, large, "Labels must lie between 0 and 65535"),
+        (binary, several, "has several frames of its segment 1 at one place"),
+        (binary, unnamed, "does not say of which segment its frame 3 is"),
+        (binary, unknown, "has frames of a segment 77, which it does not describe"),
+        (binary, alike, "describes several segments with the number 1"),
+        (label_map, alike, "describes several segments with the number"),
+    ):
+        with pytest.raises(ImageError, match=f"changed.seg.dcm.*{said}"):
+            changed(file, change)
+
+
+def test_segments_may_be_numbered_with_gaps_and_a_label_map_need_not_describe_its_background(tmp_path):
+    source = series(tmp_path)
+    ours = segmented(source)
+    for kind in ("labelmap", "binary"):
+        ours.write(tmp_path / f"{kind}.seg.dcm", source=DicomSeg(source, kind))
+
+    def tripled(found):
+        swap_numbers(found)
+        for item in found.SegmentSequence:
+            item.SegmentNumber *= 3
+        for group in found.PerFrameFunctionalGroupsSequence:
+            group.SegmentIdentificationSequence[0].ReferencedSegmentNumber *= 3
+
+    def foreground(found):
+        found.SegmentSequence = [item for item in found.SegmentSequence if item.SegmentNumber]
+        del found.PixelPaddingValue
+
+    theirs = changed(tmp_path / "binary.seg.dcm", tripled)
+    assert np.array_equal(theirs.labels, 3 * ours.labels)
+    assert theirs.table.names == {3 * value: name for value, name in ours.table.names.items() if value}
+    theirs = changed(tmp_path / "labelmap.seg.dcm", foreground)
+    assert np.array_equal(theirs.labels, ours.labels)
 
 
 def measures(found):

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ImageError, named, reason
-from ..labels.label import MAX_VALUE
 from ..labels.table import LabelTable
 from .geometry import Geometry
 from .image_file import ReadVolume, read_file
-from .layers import layer_counts
+from .layers import as_uint16, layer_counts
 from .nifti import is_nifti
 from .nifti_labels import NamedValues, read_named_values
 from .reading import refuse_missing
@@ -99,17 +98,3 @@ def _whole(labels: np.ndarray) -> np.ndarray:
             raise ImageError(f"Labels must be whole numbers; these have {stored[odd][0]:g}.")
         plane[:] = stored
     return result
-
-
-def as_uint16(labels: np.ndarray) -> np.ndarray:
-    """Return ``labels`` as a contiguous uint16 array, without a copy if possible.
-
-    :raises ImageError: if the values are not integers from 0 to 65535.
-    """
-    if labels.dtype.kind not in "biu":
-        raise ImageError(f"Labels must be integers; these are {labels.dtype}.")
-    if labels.size and labels.dtype.kind != "b" and labels.dtype not in (np.uint8, np.uint16):
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high > MAX_VALUE:
-            raise ImageError(f"Labels must lie between 0 and {MAX_VALUE}; these range from {low} to {high}.")
-    return np.ascontiguousarray(labels, np.uint16)

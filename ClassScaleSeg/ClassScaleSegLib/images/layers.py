@@ -122,3 +122,17 @@ class LayerBuilder:
             found = np.zeros(self._shape, np.uint16)
             self.layers.append(found)
         return found
+
+
+def as_uint16(labels: np.ndarray) -> np.ndarray:
+    """Return ``labels`` as a contiguous uint16 array, without a copy if possible.
+
+    :raises ImageError: if the values are not integers from 0 to 65535.
+    """
+    if labels.dtype.kind not in "biu":
+        raise ImageError(f"Labels must be integers; these are {labels.dtype}.")
+    if labels.size and labels.dtype.kind != "b" and labels.dtype not in (np.uint8, np.uint16):
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high > MAX_VALUE:
+            raise ImageError(f"Labels must lie between 0 and {MAX_VALUE}; these range from {low} to {high}.")
+    return np.ascontiguousarray(labels, np.uint16)

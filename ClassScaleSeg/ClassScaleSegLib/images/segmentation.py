@@ -18,8 +18,8 @@ from .dicom.seg import DicomSeg
 from .dicom.seg_reader import read_dicom_seg
 from .formats import write_confidence, write_segmentation
 from .geometry import Geometry
-from .label_image import as_uint16, read_layers
-from .layers import layer_counts, layer_of_values
+from .label_image import read_layers
+from .layers import as_uint16, layer_counts, layer_of_values
 from .measures import LabelMeasures, measure
 from .reading import ImageSource, InputImage, read_image
 from .statistics import write_statistics

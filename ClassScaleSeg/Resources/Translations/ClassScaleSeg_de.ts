@@ -931,6 +931,10 @@
         <translation>Die Pixel können nicht gelesen werden ({error}). Exportieren Sie die Serie noch einmal.</translation>
     </message>
     <message>
+        <source>Its segments fill voxels in part (FRACTIONAL); labels fill whole ones. Export it as BINARY.</source>
+        <translation>Ihre Segmente füllen Voxel zum Teil (FRACTIONAL); Labels füllen ganze. Exportieren Sie sie als BINARY.</translation>
+    </message>
+    <message>
         <source>Its slices are {value} to {value2} mm apart: some are missing, such as between {name} and {name2}, or several volumes are mixed. They are up to {away} mm away from equal steps. Export the series again, or resample it to equal distances.</source>
         <translation>Die Schichten liegen {value} bis {value2} mm auseinander: Einige fehlen, etwa zwischen {name} und {name2}, oder mehrere Volumen sind vermischt. Sie weichen bis zu {away} mm von gleichen Abständen ab. Exportieren Sie die Serie noch einmal oder bringen Sie sie auf gleiche Abstände.</translation>
     </message>
@@ -2951,6 +2955,10 @@
         <translation>{file} beschreibt kein Netz, auch nicht wie Pläne aus der Zeit vor nnU-Net 2.5: {missing} fehlt.</translation>
     </message>
     <message>
+        <source>{file} describes several segments with the number {twice} (SegmentNumber). Export it again.</source>
+        <translation>{file} beschreibt mehrere Segmente mit der Nummer {twice} (SegmentNumber). Exportieren Sie sie erneut.</translation>
+    </message>
+    <message>
         <source>{file} does not belong to a ClassScaleSeg bundle (its 'format' is not {format}).</source>
         <translation>{file} gehört nicht zu einem Paket von ClassScaleSeg ('format' ist nicht {format}).</translation>
     </message>
@@ -2965,6 +2973,10 @@
     <message>
         <source>{file} does not say how far apart its slices are (SpacingBetweenSlices).</source>
         <translation>{file} gibt den Abstand der Schichten nicht an (SpacingBetweenSlices).</translation>
+    </message>
+    <message>
+        <source>{file} does not say of which segment its frame {frame} is. Export it again.</source>
+        <translation>{file} gibt nicht an, zu welchem Segment der Frame {frame} gehört. Exportieren Sie sie erneut.</translation>
     </message>
     <message>
         <source>{file} has a direction matrix that is not a rotation: {direction}. Correct its header.</source>
@@ -2993,6 +3005,10 @@
     <message>
         <source>{file} has colours, and the model needs grey values. Export the original series.</source>
         <translation>{file} hat Farben, und das Modell braucht Grauwerte. Exportieren Sie die ursprüngliche Serie.</translation>
+    </message>
+    <message>
+        <source>{file} has frames of a segment {number}, which it does not describe. Export it again.</source>
+        <translation>{file} hat Frames eines Segments {number}, das nicht beschrieben ist. Exportieren Sie sie erneut.</translation>
     </message>
     <message>
         <source>{file} has frames without a place (ImagePositionPatient). Export it again.</source>
@@ -3069,6 +3085,10 @@
     <message>
         <source>{file} has several frames at one place, so it is no single volume. Export one of them.</source>
         <translation>{file} hat mehrere Frames an einem Ort und ist daher kein einzelnes Volumen. Exportieren Sie eines davon.</translation>
+    </message>
+    <message>
+        <source>{file} has several frames of its segment {number} at one place, so it is no single volume. Export one of them.</source>
+        <translation>{file} hat mehrere Frames des Segments {number} am selben Ort und ist daher kein einzelnes Volumen. Exportieren Sie eines davon.</translation>
     </message>
     <message>
         <source>{file} has several names for the label value {twice}. The first one is taken.</source>

@@ -1,8 +1,9 @@
-"""Read a DICOM segmentation, a label map or a binary one, as label maps on the grid that its frames form."""
+"""Read a DICOM segmentation, a label map or a map of each segment, as label maps on the grid that its frames form."""
 
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from ...errors import ClassScaleError, ImageError, named, reason
 from ...labels.table import LabelTable
 from ..geometry import Geometry
 from ..image_file import check_memory
-from ..layers import LayerBuilder
+from ..layers import LayerBuilder, as_uint16
 from .deflate import inflated
 from .headers import Slice, slices_in
 from .seg import refuse_missing_highdicom
@@ -53,8 +54,8 @@ def read_dicom_seg(path: Path, image: Geometry | None = None) -> ReadSeg:
 
     :param image: the grid of an image that may have been segmented; it tells the distance of slices where the
         segmentation does not.
-    :raises ImageError: if it cannot be read, has fractional segments, or its frames form no grid; or if highdicom is
-        not installed, which has the decoders.
+    :raises ImageError: if it cannot be read, has segments that fill voxels in part, or its frames form no grid; or if
+        highdicom is not installed, which has the decoders.
     """
     refuse_missing_highdicom(ImageError)
     import pydicom
@@ -74,8 +75,11 @@ def read_dicom_seg(path: Path, image: Geometry | None = None) -> ReadSeg:
 
 def _read(path: Path, dataset: Dataset, image: Geometry | None) -> ReadSeg:
     kind = dataset.get("SegmentationType")
-    if kind not in ("LABELMAP", "BINARY"):
+    if kind not in ("LABELMAP", "BINARY", "FRACTIONAL"):
         raise ImageError(f"It is a segmentation of the kind {kind}; LABELMAP or BINARY is needed.")
+    numbers = Counter(int(item.SegmentNumber) for item in dataset.SegmentSequence)
+    if twice := [number for number, times in numbers.items() if times > 1]:
+        raise ImageError(f"It describes several segments with the number {twice[0]} (SegmentNumber). Export it again.")
     _check_pixels(dataset)
     frames = list(slices_in(path, dataset))
     rows, geometry, doubt = _grid(frames, SliceHeader.of(dataset), image)
@@ -108,7 +112,7 @@ def _label_map(dataset: Dataset, rows: np.ndarray, shape: tuple[int, int, int], 
 
     labels = np.zeros(shape, np.uint16)
     for row, frame in zip(rows, iter_pixels(dataset, raw=True), strict=True):
-        labels[row] = frame
+        labels[row] = as_uint16(frame)
     if padding:
         labels[labels == padding] = 0
     return labels
@@ -125,6 +129,14 @@ def _binary_layers(
     frames: dict[int, list[int]] = {}
     for index in range(len(rows)):
         frames.setdefault(_segment_number(dataset, index), []).append(index)
+    for number, own in frames.items():
+        if number not in values:
+            raise ImageError(f"It has frames of a segment {number}, which it does not describe. Export it again.")
+        if len(np.unique(rows[own])) < len(own):
+            raise ImageError(
+                f"It has several frames of its segment {number} at one place, so it is no single volume. Export one of "
+                "them."
+            )
     depth, height, width = shape
     builder = LayerBuilder(shape, lambda: check_memory("It", f"{width}x{height}x{depth}", 2 * depth * height * width))
     for number, own in sorted(frames.items()):
@@ -154,8 +166,15 @@ def _insides(dataset: Dataset, frames: Sequence[int]) -> Iterator[np.ndarray]:
     """Yield which pixels of some frames of a binary segmentation are inside, as indices into the flat frame."""
     from pydicom.pixels import iter_pixels
 
-    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        yield from (np.flatnonzero(frame) for frame in iter_pixels(dataset, raw=True, indices=frames))
+    # some programs store a byte for each pixel, or a binary segmentation as a fractional one
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated or dataset.BitsAllocated != 1:
+        whole = dataset.get("MaximumFractionalValue") if dataset.SegmentationType == "FRACTIONAL" else None
+        for frame in iter_pixels(dataset, raw=True, indices=frames):
+            if whole is not None and ((frame > 0) & (frame != whole)).any():
+                raise ImageError(
+                    "Its segments fill voxels in part (FRACTIONAL); labels fill whole ones. Export it as BINARY."
+                )
+            yield np.flatnonzero(frame)
         return
     # Bits follow each other without gaps between frames, which pydicom 3.0 mistakes in small frames. Only bytes with a
     # bit are unpacked: hundreds of classes have tens of thousands of frames, which are nearly empty.
@@ -171,7 +190,9 @@ def _insides(dataset: Dataset, frames: Sequence[int]) -> Iterator[np.ndarray]:
 def _segment_number(dataset: Dataset, frame: int) -> int:
     """Return the segment of a frame of a binary segmentation."""
     groups = (dataset.PerFrameFunctionalGroupsSequence[frame], dataset.SharedFunctionalGroupsSequence[0])
-    group = next(group for group in groups if "SegmentIdentificationSequence" in group)
+    group = next((group for group in groups if group.get("SegmentIdentificationSequence")), None)
+    if group is None:
+        raise ImageError(f"It does not say of which segment its frame {frame + 1} is. Export it again.")
     return int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
 
 
