@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ClassScaleSegLib.commands.main import main
+from ClassScaleSegLib.images.dicom.headers import visible_files
 from ClassScaleSegLib.images.dicom.series import read_series
 from dicom_phantom import MR, localizer, planes, without, write_frames, write_series, write_structure_set
 
@@ -107,6 +108,50 @@ def test_an_export_that_was_moved_is_sorted_again(export, tmp_path):
     assert sort(tmp_path / "moved" / "PA2", "-o", tmp_path / "sorted") == 0
     (folder,) = (tmp_path / "sorted").iterdir()
     assert read_series(folder).geometry.size == (4, 5, 6)
+
+
+@pytest.mark.parametrize("names", ["IM{:04}.dcm", "slice{}"])
+def test_an_export_that_was_moved_and_has_grown_is_sorted_into_the_folders_of_before(tmp_path, capsys, names):
+    output = tmp_path / "sorted"
+    write_series(tmp_path / "old" / "2", planes(4), "1.2.2", **SMITH)
+    assert sort(tmp_path / "old", "-o", output) == 0
+    shutil.rmtree(tmp_path / "old")
+    write_series(tmp_path / "new" / "1", planes(5, seed=1), "1.2.1", names, **SMITH)  # of the same name
+    write_series(tmp_path / "new" / "2", planes(6), "1.2.2", names, **SMITH)
+    assert sort(tmp_path / "new", "-o", output) == 0
+    sizes = {folder.name: read_series(folder).geometry.size[2] for folder in output.iterdir()}
+    assert sizes == {"4711-20260102-1": 6, "4711-20260102-1-1.2.1": 5}
+    assert capsys.readouterr().err == ""
+
+
+def test_folders_of_series_that_are_gone_are_told(tmp_path, capsys):
+    for number in "12":
+        write_series(tmp_path / "old" / number, planes(seed=int(number)), **SMITH | {"SeriesNumber": number})
+    assert sort(tmp_path / "old", "-o", tmp_path / "sorted") == 0
+    shutil.move(tmp_path / "old" / "2", tmp_path / "new")
+    shutil.rmtree(tmp_path / "old")
+    capsys.readouterr()
+    assert sort(tmp_path / "new", "-o", tmp_path / "sorted") == 0
+    gone = tmp_path / "sorted" / "4711-20260102-1"
+    said = f"{gone} has links whose targets are missing, and is of no series that was found. Remove it.\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.filterwarnings("ignore:The value length")
+@pytest.mark.parametrize("letter", ["x", "ß", "肝", "\U00020000"])
+def test_long_names_are_cut_between_letters(tmp_path, letter):
+    tags = {"PatientID": 60 * letter, "StudyDate": "20260102", "SeriesDescription": ("a" + 63 * letter).encode()}
+    long, every = 60 * letter, planes(7)
+    for number in "12":  # of one name, so the UIDs are in it
+        folder = tmp_path / "export" / number / long
+        for part, volume in ((folder, every[:6]), (folder / long, every[6:])):  # of one name, so that of the folder too
+            write_series(part, volume, f"1.2.{60 * number}", long + "{}.dcm", SpecificCharacterSet="ISO_IR 192", **tags)
+    assert sort(tmp_path / "export", "-o", tmp_path / "sorted") == 0
+    folders = list((tmp_path / "sorted").iterdir())
+    for folder in folders:
+        assert len(folder.name.encode()) < 200 and set(folder.name) <= {*"0123456789-.a", letter}
+        assert read_series(folder).geometry.size == (4, 5, 7)
+    assert len(folders) == 2
 
 
 def test_series_of_the_same_name_get_their_identifiers_too(tmp_path, capsys):
@@ -220,7 +265,7 @@ def test_no_slice_is_lost_or_hidden_whatever_the_folders(tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "sorted")
     assert sort("../IM1", "../p", "-o", tmp_path / "sorted") == 0
     (folder,) = (tmp_path / "sorted").iterdir()
-    assert sorted(file.name for file in folder.iterdir()) == ["-IM1", "a-IM1"]
+    assert sorted(file.name for file in visible_files(folder)) == ["-IM1", "a-IM1"]
 
 
 def test_a_series_without_any_name_gets_a_folder_of_its_own(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..archive.criteria import check_modality
 from ..errors import ArchiveError, ImageError
-from ..images.dicom.export import ExportedSeries, link_series, read_export
+from ..images.dicom.export import ExportedSeries, dead_folders, link_series, read_export
 from ..process.exit_codes import ExitCode
 from ..process.terminal import on_one_line
 from .reporting import Reporter
@@ -54,6 +54,9 @@ def sort_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
         rows.append(_facts(series, folder))
         if not options.json:
             print(on_one_line(_line(series, folder)), flush=True)
+    for folder in dead_folders(options.output):
+        text = f"{folder} has links whose targets are missing, and is of no series that was found. Remove it."
+        print(on_one_line(text), file=sys.stderr, flush=True)
     usable = sum(series.usable for series in export.series)
     if options.json:
         print(json.dumps(rows, indent=2))

@@ -21,6 +21,11 @@ from .headers import Slice, is_dicom, read_slices, visible_files
 from .series import not_a_volume, read_places
 
 _LONGEST = 40  # letters of a part of a name
+# Bytes of a part of a name, so that the name of a folder, and those of the results that are called like it, have less
+# than the 255 that file systems take.
+_MOST_BYTES = 60
+_LONGEST_FILE = 250  # bytes of the name of a file, before which a point may come
+_OWNER = ".series"  # the file in the folder of a series that has its UID
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,8 @@ def link_series(series: ExportedSeries, folder: Path) -> Path:
     """Make a folder with links to the files of a series, or copies where the file system has no links.
 
     What an earlier run has put there stays, but links whose target is missing. If that run gave the folder the other
-    name, it keeps it: a second folder would be segmented as a second case.
+    name, it keeps it: a second folder would be segmented as a second case. A hidden file in the folder tells whose it
+    is, also if the export was moved, and has other files than before.
 
     :param folder: in which the folder of the series is.
     :returns: the folder of the series.
@@ -114,9 +120,12 @@ def link_series(series: ExportedSeries, folder: Path) -> Path:
     target, earlier = folder / series.name, folder / series.other_name
     wanted = dict(zip(_file_names(series.files), series.files, strict=True))
     try:
-        if series.other_name and _holds_some(earlier, wanted) and not _holds_some(target, wanted):
+        if series.other_name and _is_of(series, earlier, wanted) and not _is_of(series, target, wanted):
             target = earlier
         target.mkdir(parents=True, exist_ok=True)
+        for entry in visible_files(target):
+            if _is_dead(entry):  # the export was somewhere else
+                entry.unlink()
         there = {entry.name for entry in visible_files(target)}
         if others := sorted(there - wanted.keys()):
             raise OutputError(
@@ -124,18 +133,44 @@ def link_series(series: ExportedSeries, folder: Path) -> Path:
                 "another one for the sorted series."
             )
         for name, file in wanted.items():
-            if name in there and not (target / name).exists():  # the export was somewhere else
-                (target / name).unlink()
-            if not (target / name).exists():
+            if name not in there:
                 _link(file.resolve(), target / name)
             elif not _same(file, target / name):  # as of another export whose series has the same name
                 raise OutputError(
                     f"{target / name} is another file than {file}. Remove the folder, or name another one for the "
                     "sorted series."
                 )
+        (target / _OWNER).write_text(series.uid, encoding="utf-8")
     except OSError as error:
         raise unwritable(target, error) from error
     return target
+
+
+def dead_folders(folder: Path) -> list[Path]:
+    """Return the folders in a folder that have links whose target is missing.
+
+    :raises OutputError: if one of them cannot be read.
+    """
+    try:
+        folders = [entry for entry in visible_files(folder) if entry.is_dir()] if folder.is_dir() else []
+        return [one for one in folders if any(map(_is_dead, visible_files(one)))]
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def _is_dead(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
+def _is_of(series: ExportedSeries, folder: Path, files: dict[str, Path]) -> bool:
+    """Return whether a folder was made for a series: it says so, or has one of its files.
+
+    :param files: of the series, by the names that they have there.
+    """
+    owner = folder / _OWNER
+    if owner.is_file() and owner.read_text(encoding="utf-8", errors="replace") == series.uid:
+        return True
+    return _holds_some(folder, files)
 
 
 def _holds_some(folder: Path, files: dict[str, Path]) -> bool:
@@ -226,7 +261,12 @@ def _part(text: str) -> str:
     'Abdomen_pv_1.5'
     """
     kept = "".join(letter if letter.isalnum() or letter in ".-" else " " for letter in text)
-    return "_".join(kept.split())[:_LONGEST].strip("._-")
+    return _cut("_".join(kept.split())[:_LONGEST], _MOST_BYTES).strip("._-")
+
+
+def _cut(text: str, most: int) -> str:
+    """Return the beginning of a text that has no more than some bytes in UTF-8, and whole letters."""
+    return text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
 
 
 def _file_names(files: Iterable[Path]) -> list[str]:
@@ -243,6 +283,12 @@ def _file_names(files: Iterable[Path]) -> list[str]:
         file.name if count[file.name.casefold()] == 1 else f"{file.parent.name.lstrip('.')}-{file.name}"
         for file in files
     ]
-    if len({name.casefold() for name in names}) < len(names):
+    if len({name.casefold() for name in names}) < len(names) or any(map(_too_long, names)):
         names = [f"{number}-{file.name}" for number, file in enumerate(files, 1)]
+    if any(map(_too_long, names)):
+        names = [f"{number}.dcm" for number in range(1, len(files) + 1)]
     return names
+
+
+def _too_long(name: str) -> bool:
+    return len(os.fsencode(name)) > _LONGEST_FILE
