@@ -20,6 +20,7 @@ from dicom_phantom import (  # noqa: E402
     planes,
     tilted,
     without,
+    write_frames,
     write_series,
     write_structure_set,
 )
@@ -213,6 +214,29 @@ def test_a_folder_of_localizers_alone_is_refused(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "'Scout'" in error and "'Topogram'" in error and "localizer. Give the folder with the slices" in error
     assert not out.exists()
+
+
+def test_a_localizer_that_is_named_by_itself_is_told(tmp_path):
+    folder = write_series(tmp_path / "scouts", [localizer()])
+    volume = planes(tags=localizer().tags)
+    frames = write_frames(tmp_path / "frames.dcm", volume, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    (file,) = folder.iterdir()
+    said = "The header calls it a localizer, of which a folder would be refused. It is segmented as named."
+    assert read_image(file, 1, flat=True).notices == (f"{file}: {said}",)
+    assert (read := read_image(frames, 1)).notices == (f"{frames}: {said}",) and compare(read, volume) < 1e-9
+    with pytest.raises(ImageError, match="is one slice .* calls it a localizer, which is no volume: name the folder"):
+        read_image(file, 1)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_what_accompanies_images_is_refused_also_by_itself(tmp_path, flat):
+    write_series(tmp_path / "dose", planes(1), Modality="RTDOSE")
+    for file in (tmp_path / "dose" / "IM0000.dcm", write_frames(tmp_path / "a.dcm", planes(), Modality="RTDOSE")):
+        with pytest.raises(ImageError, match=r"dcm accompanies images and is none \(Modality RTDOSE\)"):
+            read_image(file, 1, flat=flat)
+    write_structure_set(tmp_path / "RS.dcm")
+    with pytest.raises(ImageError, match="is a DICOM file without an image"):
+        read_image(tmp_path / "RS.dcm", 1, flat=flat)
 
 
 def test_what_accompanies_a_series_is_left_out(tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import ImageError, named, reason
 from .dicom.headers import is_dicom
-from .dicom.series import read_object, read_series
+from .dicom.series import doubts_of_slice, read_object, read_series
 from .geometry import Box, Geometry, Turn
 from .image_file import ReadVolume, read_file, refuse_name
 
@@ -173,9 +173,13 @@ def read_volume(path: Path, flat: bool = False, nibabel: bool = False) -> ReadVo
     try:
         if path.is_dir():
             return read_series(path)
-        if is_dicom(path) and not flat:
+        if not is_dicom(path):
+            return read_file(path, nibabel)
+        if not flat:
             return read_object(path)
-        return read_file(path, nibabel)
+        doubts = doubts_of_slice(path)
+        read = read_file(path, nibabel)
+        return replace(read, notices=read.notices + doubts)
     except OSError as error:
         raise ImageError(f"{path} cannot be read ({error.strerror or reason(error)}).") from error
 

@@ -110,12 +110,40 @@ def read_object(file: Path) -> ReadVolume:
 
     :raises ImageError: if it is one slice of a series or not an image, or its frames do not form a regular grid.
     """
+    slices, doubts = _named_by_itself(file)
+    if slices[0].frames == 1:
+        remedy = "Name the folder that holds all of its slices."
+        if slices[0].localizer:
+            remedy = "The header calls it a localizer, which is no volume: name the folder of the series itself."
+        raise ImageError(f"{file} is one slice of a DICOM series. {remedy}")
+    return _volume(file, slices, doubts)
+
+
+def doubts_of_slice(file: Path) -> tuple[str, ...]:
+    """Return sentences on a single slice, which a 2D model may be asked to segment.
+
+    :raises ImageError: if its header is damaged, or it is no image, as a segmentation.
+    """
+    return tuple(f"{file}: {doubt}" for doubt in _named_by_itself(file)[1])
+
+
+def _named_by_itself(file: Path) -> tuple[list[Slice], list[str]]:
+    """Return the slices of a file, and sentences on what would be left out if it was in a folder.
+
+    :raises ImageError: as `doubts_of_slice`.
+    """
     slices = read_slices(file)
     if not slices:
         raise ImageError(f"{file} is a DICOM file without an image. Name the folder of the series.")
-    if slices[0].frames == 1:
-        raise ImageError(f"{file} is one slice of a DICOM series. Name the folder that holds all of its slices.")
-    return _volume(file, slices, [])
+    if slices[0].modality in _NO_IMAGES:
+        raise ImageError(
+            f"{file} accompanies images and is none (Modality {slices[0].modality}). Name the folder of the series."
+        )
+    if all(piece.localizer for piece in slices):
+        return slices, [
+            "The header calls it a localizer, of which a folder would be refused. It is segmented as named."
+        ]
+    return slices, []
 
 
 def same_series(files: Sequence[Path]) -> bool:
