@@ -30,6 +30,8 @@ FAULTS = {
     "another class": ({"network": {"_target_": "UNet"}}, "Its network is 'UNet'; of MONAI's networks only SegResNetDS"),
     "a path": ({"network": {"_target_": "os.system"}}, "Its network is 'os.system'.*No other name was looked up"),
     "code to run": ({"network": {"_requires_": "$print(1)"}}, "may not be given '_requires_'"),
+    "a slope": ({"network": {"act": ["leakyrelu", {"negative_slope": float("nan")}]}}, "option that is no such number"),
+    "an eps": ({"network": {"norm": ["INSTANCE", {"eps": -1}]}}, "option that is no such number: 'eps'"),
     "an expression": ({"network": {"act": "$import os"}}, "act '.import os' is not one of relu"),
     "a reference": ({"network": {"out_channels": "@classes"}}, "out_channels of its network is '@classes'"),
     "a preprocess": ({"network": {"preprocess": {"_target_": "os.system"}}}, "may not be given 'preprocess'"),

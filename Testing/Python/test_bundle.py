@@ -116,7 +116,7 @@ def test_summaries_count_the_parameters_of_eight_bits_without_their_factors(bund
     assert summarize(small).parameters == summarize(bundle).parameters > 0
 
 
-@pytest.mark.parametrize("fault", ["missing", "short", "half", "one axis", "not finite"])
+@pytest.mark.parametrize("fault", ["missing", "short", "half", "one axis", torch.inf, torch.nan, -0.01, 0.0])
 def test_factors_that_do_not_fit_are_refused_by_name(fault, bundle, tmp_path):
     from safetensors.torch import load, save
 
@@ -129,12 +129,31 @@ def test_factors_that_do_not_fit_are_refused_by_name(fault, bundle, tmp_path):
         "short": {f"{name}.int8_scale": scale[:-1].clone()},
         "half": {f"{name}.int8_scale": scale.half()},
         "one axis": {name: weights[name].flatten(), f"{name}.int8_scale": scale},
-        "not finite": {f"{name}.int8_scale": torch.full_like(scale, torch.inf)},
-    }[fault]
+    }
+    if isinstance(fault, float):
+        scale[-1] = fault
+    changed = changed.get(fault, {f"{name}.int8_scale": scale})
     file = rewrite(tmp_path / "bad.zip", contents | {"fold_1.safetensors": save(weights | changed)})
-    expected = "has values that are not finite" if fault == "not finite" else "is not one float32 factor for each row"
+    expected = "factors .* that are not positive numbers: the file is damaged"
+    if isinstance(fault, str):
+        expected = "is not one float32 factor for each row"
     with pytest.raises(ModelError, match=f"fold_1.*{re.escape(name)}.*{expected}"):
         open_model(file)
+
+
+def test_variances_below_zero_are_refused(write_model):
+    plans = small_plans()
+    norm = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+    norm["norm_op"] = "torch.nn.modules.batchnorm.BatchNorm3d"
+    folder = write_model(plans)
+    open_model(folder)
+    file = next(folder.rglob("checkpoint_final.pth"))
+    content = torch.load(file, weights_only=False)
+    name = next(key for key in content["network_weights"] if key.endswith("running_var"))
+    content["network_weights"][name][0] = -1
+    torch.save(content, file)
+    with pytest.raises(ModelError, match=f"{re.escape(name)} has variances below 0"):
+        open_model(folder)
 
 
 def test_rows_of_zeros_and_of_the_smallest_numbers_stay_finite():

@@ -1,6 +1,7 @@
 """What in a model's plans and files cannot be used is named in a sentence, and nothing in them imports or allocates."""
 
 import json
+import math
 import shutil
 import sys
 
@@ -81,6 +82,21 @@ FAULTS = {
     ),
     "schemes": ("plans.json", (*CONFIGURATION, "normalization_schemes"), [], "names 1 channel"),
     "intensities": ("plans.json", ("foreground_intensity_properties_per_channel",), {"0": {}}, "lack one of mean, std"),
+    "std": (
+        "plans.json",
+        ("foreground_intensity_properties_per_channel", "0", "std"),
+        -1,
+        "channel 0 have a negative std",
+    ),
+    "percentiles": (
+        "plans.json",
+        ("foreground_intensity_properties_per_channel", "0", "percentile_00_5"),
+        301,
+        "percentiles in the wrong order",
+    ),
+    "eps": ("plans.json", (*NETWORK, "norm_op_kwargs", "eps"), -1e-5, "must not have a negative eps"),
+    "momentum": ("plans.json", (*NETWORK, "norm_op_kwargs", "momentum"), math.nan, "values are numbers, true or false"),
+    "slope": ("plans.json", (*NETWORK, "nonlin_kwargs", "negative_slope"), math.inf, "values are numbers, true or"),
     "preprocessor": ("plans.json", (*CONFIGURATION, "preprocessor_name"), "a.b", "preprocessor_name 'a.b' is not part"),
     "reader": ("plans.json", ("image_reader_writer",), "np", "image_reader_writer 'np' is not part"),
     "label manager": ("plans.json", ("label_manager",), "torch", "label_manager 'torch' is not part"),

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from ..errors import ModelError
-from .json_checks import integers, numbers, short
+from .json_checks import integers, is_number, numbers, short
 from .meshnet import check_meshnet
 from .networks import PACKAGE, RANK_ENTRY, check_arguments, find_network, last_name, without_size
 from .primus import check_primus
@@ -118,9 +118,11 @@ def check_architecture(entries: dict) -> None:
         elif key in _FLAGS and type(value) not in (bool, int, type(None)):
             raise ModelError(f"{key} {short(value)} must be true or false.")
         elif key.endswith("_kwargs") and value is not None:
-            fine = isinstance(value, dict) and all(isinstance(entry, bool | int | float) for entry in value.values())
+            fine = isinstance(value, dict) and all(type(entry) is bool or is_number(entry) for entry in value.values())
             if not fine or not numbers([value.get("eps", 1e-5)], 1):
                 raise ModelError(f"{key} {short(value)} must be an object whose values are numbers, true or false.")
+            if value.get("eps", 1e-5) < 0:
+                raise ModelError(f"{key} {short(value)} must not have a negative eps.")
     kernels, strides = (per_stage_sizes(arguments, key, stages, dimension) for key in ("kernel_sizes", "strides"))
     if any(size % 2 == 0 for stage in kernels for size in stage):
         raise ModelError(f"kernel_sizes {short(kernels)} must be odd.")

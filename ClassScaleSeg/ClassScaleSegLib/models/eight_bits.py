@@ -48,7 +48,8 @@ def in_eight_bits(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def in_full(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the float32 tensors that :func:`in_eight_bits` was given, but for rounding, or any others unchanged.
 
-    :raises ModelError: if an int8 tensor has no factors, or not one for each index of its first axis.
+    :raises ModelError: if an int8 tensor has no factors, not one for each index of its first axis, or one that is not
+        positive; 0 is the factor of zeros.
     """
     import torch
 
@@ -62,6 +63,11 @@ def in_full(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             scale = stored.get(factors)
             if scale is None or scale.dtype != torch.float32 or scale.shape != tensor.shape[:1] or tensor.dim() < 2:
                 raise ModelError(f"{name} has 8 bits, but {factors} is not one float32 factor for each row of it.")
+            empty = (tensor.flatten(1) == 0).all(1)
+            if not bool(((scale > 0) | ((scale == 0) & empty)).all()) or not bool(scale.isfinite().all()):
+                raise ModelError(
+                    f"{name} has factors ({factors}) that are not positive numbers: the file is damaged. Get it again."
+                )
             tensor = tensor.float().flatten(1).mul(scale[:, None]).view(tensor.shape)
         tensors[name] = tensor
     return tensors

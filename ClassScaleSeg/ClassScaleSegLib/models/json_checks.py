@@ -40,8 +40,12 @@ def whole(value: Any) -> Any:
 
 def numbers(value: Any, count: int) -> TypeGuard[list[float]]:
     """Tell whether ``value`` is a list of ``count`` finite numbers."""
-    fine = isinstance(value, list) and len(value) == count
-    return fine and all(type(entry) in (int, float) and abs(entry) < 1e12 for entry in value)
+    return isinstance(value, list) and len(value) == count and all(map(is_number, value))
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether ``value`` is a finite number; true and false are none."""
+    return type(value) in (int, float) and abs(value) < 1e12
 
 
 def is_text(value: Any) -> bool:

@@ -183,6 +183,8 @@ def _check_tensor(tensor: torch.Tensor, shape: tuple[int, ...], name: str, last:
         raise ModelError(f"{name} contains fewer numbers than its shape {shape} requires.")
     if not bool(torch.isfinite(tensor).all()):
         raise ModelError(f"{name} has values that are not finite: the training of this model failed.")
+    if name.endswith("running_var") and bool((tensor < 0).any()):
+        raise ModelError(f"{name} has variances below 0: the file is damaged. Get it again.")
 
 
 def adopt_weights(network: torch.nn.Module, fitted: dict[str, torch.Tensor]) -> None:

@@ -126,6 +126,10 @@ def _check_preprocessing(plans: dict, entries: dict, channels: int) -> None:
         wanted = ("mean", "std", "percentile_00_5", "percentile_99_5") if scheme == "CTNormalization" else ()
         if not numbers([properties.get(name) for name in wanted], len(wanted)):
             raise ModelError(f"the intensity properties of channel {channel} lack one of {', '.join(wanted)}.")
+        if wanted and (properties["std"] < 0 or properties["percentile_00_5"] > properties["percentile_99_5"]):
+            raise ModelError(
+                f"the intensity properties of channel {channel} have a negative std, or percentiles in the wrong order."
+            )
 
 
 def _resamples(function: Any, options: dict) -> bool:

@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 from ..errors import ModelError
-from .json_checks import integers, numbers, short
+from .json_checks import integers, is_number, numbers, short
 
 MAX_FILTERS, MAX_LEVELS, MAX_BLOCKS = 1024, 8, 32  # Auto3DSeg plans 32 filters and 5 levels of 1 to 4 blocks
 ACTIVATIONS = ("relu", "leakyrelu", "elu", "gelu", "mish", "prelu", "selu", "swish")
@@ -109,6 +109,8 @@ def _layer(value: Any, key: str, known: tuple[str, ...]) -> Any:
     for option, given in options.items():
         if option not in _OPTIONS or type(given) not in _OPTIONS[option]:
             raise ModelError(f"{key} {short(value)} has an option that is not known: {short(option)}.")
+        if float in _OPTIONS[option] and not (is_number(given) and (option != "eps" or given >= 0)):
+            raise ModelError(f"{key} {short(value)} has an option that is no such number: {short(option)}.")
     return [name, options] if options else name
 
 

@@ -2459,6 +2459,10 @@
         <translation>das Bild</translation>
     </message>
     <message>
+        <source>the intensity properties of channel {channel} have a negative std, or percentiles in the wrong order.</source>
+        <translation>die Intensitätseigenschaften von Kanal {channel} haben eine negative std oder Perzentile in falscher Reihenfolge.</translation>
+    </message>
+    <message>
         <source>the intensity properties of channel {channel} lack one of {wanted}.</source>
         <translation>den Intensitätseigenschaften von Kanal {channel} fehlt eine von {wanted}.</translation>
     </message>
@@ -3555,6 +3559,10 @@
         <translation>{key} {name} gehört nicht zum installierten nnunetv2: Aktualisieren Sie es, oder verwenden Sie ein Modell mit nnU-Nets eigenen Klassen.</translation>
     </message>
     <message>
+        <source>{key} {value} has an option that is no such number: {option}.</source>
+        <translation>{key} {value} hat eine Option, die keine solche Zahl ist: {option}.</translation>
+    </message>
+    <message>
         <source>{key} {value} has an option that is not known: {option}.</source>
         <translation>{key} {value} hat eine unbekannte Option: {option}.</translation>
     </message>
@@ -3589,6 +3597,10 @@
     <message>
         <source>{key} {value} must give {dimension} sizes for each of {stages} stages.</source>
         <translation>{key} {value} muss für jede der {stages} Stufen {dimension} Größen haben.</translation>
+    </message>
+    <message>
+        <source>{key} {value} must not have a negative eps.</source>
+        <translation>{key} {value} darf kein negatives eps haben.</translation>
     </message>
     <message>
         <source>{key}_kwargs {options} are not options of {key2}.</source>
@@ -3667,6 +3679,10 @@
         <translation>{name} hat 8 Bit, aber {factors} ist nicht ein float32-Faktor für jede seiner Zeilen.</translation>
     </message>
     <message>
+        <source>{name} has factors ({factors}) that are not positive numbers: the file is damaged. Get it again.</source>
+        <translation>{name} hat Faktoren ({factors}), die keine positiven Zahlen sind: Die Datei ist beschädigt. Besorgen Sie sie erneut.</translation>
+    </message>
+    <message>
         <source>{name} has found none of {missing}, so the result is empty.</source>
         <translation>{name} hat nichts von {missing} gefunden, daher ist das Ergebnis leer.</translation>
     </message>
@@ -3721,6 +3737,10 @@
     <message>
         <source>{name} has values that are not finite: the training of this model failed.</source>
         <translation>{name} hat Werte, die nicht endlich sind: Das Training dieses Modells ist fehlgeschlagen.</translation>
+    </message>
+    <message>
+        <source>{name} has variances below 0: the file is damaged. Get it again.</source>
+        <translation>{name} hat Varianzen unter 0: Die Datei ist beschädigt. Besorgen Sie sie erneut.</translation>
     </message>
     <message>
         <source>{name} has {broken} voxels that are NaN or infinite. Replace them first, for example with air.</source>
