@@ -59,8 +59,8 @@ def find_trainer(name: str) -> type:
         if _NO_TRAINER not in str(error):
             raise
         raise ModelError(
-            f"There is no trainer {name}. Name {TRAINER}, {TRAINER}_NoMirroring, {TRAINER}_250epochs or another one "
-            "(-tr), and set nnUNet_extTrainer to the folder if it is one of your own."
+            f"There is no trainer {name}. Name {TRAINER}, {TRAINER}_NoMirroring, {TRAINER}_250epochs or another "
+            "one, and set nnUNet_extTrainer to the folder if it is one of your own."
         ) from error
 
 
