@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
+import os
+import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from ClassScaleSegLib.errors import OutOfMemoryError
 
 from ..processes.parent import end_with_parent
+
+_SECONDS_TO_END = 3.0
 
 
 class ProcessKilledError(OutOfMemoryError):
@@ -35,15 +44,69 @@ def map_cases(function: Callable[[Item], Result], items: Iterable[Item], workers
     if workers < 2:
         yield from map(function, items)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
+    context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool:
         try:
-            yield from pool.map(function, items)
+            with _interrupts_held_back():
+                found = pool.map(functools.partial(_work, function), items)
+            yield from found
         except BrokenProcessPool as error:
             raise ProcessKilledError(
                 "A process that worked on a case was killed, most likely because memory ran out. Run the command again "
                 "with fewer processes."
             ) from error
-        except BaseException:
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+                _end(set(multiprocessing.active_children()) - others)
             raise
+
+
+# Ctrl-C reaches every process. The first one says so; one that imports or waits for work would print a traceback.
+_working = False
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Hold back Ctrl-C until the end of the block, and from processes that begin in it until they call `_begin`."""
+    if not hasattr(signal, "pthread_sigmask"):  # as on Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # which would let Ctrl-C through when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin() -> None:
+    """Begin a process that works on cases."""
+    end_with_parent()
+    signal.signal(signal.SIGINT, _interrupted)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _interrupted(*_: object) -> None:
+    """End the work on a case, which then removes its partial files, or else the process."""
+    if _working:
+        raise KeyboardInterrupt
+    os._exit(1)
+
+
+def _end(processes: Iterable[BaseProcess]) -> None:
+    """End processes that need not finish their cases: they get a moment to remove partial files."""
+    end = time.monotonic() + _SECONDS_TO_END
+    for process in processes:
+        process.join(max(0.0, end - time.monotonic()))
+        process.terminate()
+
+
+def _work(function: Callable[[Item], Result], item: Item) -> Result:
+    global _working
+    _working = True
+    try:
+        return function(item)
+    finally:
+        _working = False

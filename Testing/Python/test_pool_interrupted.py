@@ -1,0 +1,56 @@
+"""Ctrl-C ends commands that have started several processes with one line, whatever these are doing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytest.importorskip("torch")
+
+PROGRAM = """
+import os, sys, time
+from pathlib import Path
+folder = Path({folder!r})
+def work(name):
+    (folder / f"{{name}} works").touch()
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        (folder / f"{{name}} cleaned").touch()
+        raise
+if __name__ == "__main__":
+    from classscale_training.data.parallel import map_cases
+    from ClassScaleSegLib.process.ending import run_command
+    from ClassScaleSegLib.process.fault_log import FaultLog
+    sys.exit(run_command(lambda: len(list(map_cases(work, {items!r}, 2))), print, FaultLog("x", []), "Cancelled."))
+else:
+    (folder / f"{{os.getpid()}} imports").touch()
+    time.sleep({importing})
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no groups of processes that get a signal")
+@pytest.mark.parametrize(
+    ("items", "importing", "seen", "count"),
+    [(["a", "b", "c"], 8, " imports", 1), (["a", "b", "c"], 0, " works", 2), (["a"], 0, " works", 1)],
+    ids=["import", "work", "work and wait"],
+)
+def test_ctrl_c_is_one_line_and_partial_files_are_removed(tmp_path, items, importing, seen, count):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM.format(folder=str(tmp_path), items=items, importing=importing))
+    form = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, str(program)], env=environment, **form) as command:
+        end = time.monotonic() + 60
+        while len(list(tmp_path.glob(f"*{seen}"))) < count and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        os.killpg(command.pid, signal.SIGINT)
+        said = command.communicate(timeout=30)[0]
+    assert (said, command.returncode) == ("Cancelled.\n", 130)
+    assert len(list(tmp_path.glob("* cleaned"))) == (count if seen == " works" else 0)
