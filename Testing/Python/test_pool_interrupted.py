@@ -54,3 +54,36 @@ def test_ctrl_c_is_one_line_and_partial_files_are_removed(tmp_path, items, impor
         said = command.communicate(timeout=30)[0]
     assert (said, command.returncode) == ("Cancelled.\n", 130)
     assert len(list(tmp_path.glob("* cleaned"))) == (count if seen == " works" else 0)
+
+
+STOCK = """
+import multiprocessing, sys, time
+from pathlib import Path
+def work(name):
+    Path(name).touch()
+    time.sleep(60)
+def run():
+    with spawned_without_interrupts(), multiprocessing.get_context("spawn").Pool(3) as pool:
+        pool.map(work, {names!r})
+if __name__ == "__main__":
+    from classscale_training.processes.interrupts import spawned_without_interrupts
+    from ClassScaleSegLib.process.ending import run_command
+    from ClassScaleSegLib.process.fault_log import FaultLog
+    sys.exit(run_command(run, print, FaultLog("x", []), "Cancelled."))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no groups of processes that get a signal")
+def test_ctrl_c_is_one_line_in_the_pools_of_nnunet_too(tmp_path):
+    names = [str(tmp_path / name) for name in "ab"]  # the third process waits
+    (tmp_path / "program.py").write_text(STOCK.format(names=names))
+    form = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, str(tmp_path / "program.py")], env=environment, **form) as command:
+        end = time.monotonic() + 60
+        while not all(map(os.path.exists, names)) and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        os.killpg(command.pid, signal.SIGINT)
+        said = command.communicate(timeout=30)[0]
+    assert (said, command.returncode) == ("Cancelled.\n", 130)

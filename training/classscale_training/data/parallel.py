@@ -10,13 +10,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from ClassScaleSegLib.errors import OutOfMemoryError
 
+from ..processes.interrupts import interrupts_held_back, let_interrupts_through
 from ..processes.parent import end_with_parent
 
 _SECONDS_TO_END = 3.0
@@ -47,7 +46,7 @@ def map_cases(function: Callable[[Item], Result], items: Iterable[Item], workers
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool:
         try:
-            with _interrupts_held_back():
+            with interrupts_held_back():
                 found = pool.map(functools.partial(_work, function), items)
             yield from found
         except BrokenProcessPool as error:
@@ -66,26 +65,11 @@ def map_cases(function: Callable[[Item], Result], items: Iterable[Item], workers
 _working = False
 
 
-@contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Hold back Ctrl-C until the end of the block, and from processes that begin in it until they call `_begin`."""
-    if not hasattr(signal, "pthread_sigmask"):  # as on Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # which would let Ctrl-C through when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _begin() -> None:
     """Begin a process that works on cases."""
     end_with_parent()
     signal.signal(signal.SIGINT, _interrupted)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    let_interrupts_through()
 
 
 def _interrupted(*_: object) -> None:

@@ -16,6 +16,7 @@ from ClassScaleSegLib.errors import ClassScaleError, ModelError
 from ClassScaleSegLib.models.dataset_json import channel_names
 
 from ..files import write_json
+from ..processes.interrupts import spawned_without_interrupts
 from .environment import PLANS, dataset_folder, preprocessed_json, require_folders
 from .planning_arguments import add_output_arguments, count, killed, positive
 
@@ -111,7 +112,8 @@ def plan(options: argparse.Namespace) -> int:
         before = read_earlier(there / f"{options.overwrite_plans_name or kind.default_plans_name}.json")
         clean = replace_splits(folders[dataset], raw.content) or options.clean or fingerprint_is_old(there, raw.cases)
         faults = as_sentences(there, killed("read", folders[dataset].name, "-npfp"))
-        with faults, readable_by_nnunet(folders[dataset], raw.content, raw.cases):
+        readable = readable_by_nnunet(folders[dataset], raw.content, raw.cases)
+        with faults, readable, spawned_without_interrupts():
             extract_fingerprints([dataset], options.fpe, options.npfp, checked, clean, options.verbose, bar)
             _, name = plan_experiment_dataset(
                 dataset,

@@ -12,6 +12,7 @@ from typing import Any
 from ClassScaleSegLib.errors import ClassScaleError, ModelError
 from ClassScaleSegLib.labels.sides import pair_of_sides
 
+from ..processes.interrupts import spawned_without_interrupts
 from .environment import PLANS, check_configuration, dataset_folder, preprocessed_json, require_folders
 from .planning_arguments import add_output_arguments, count, killed
 
@@ -104,7 +105,8 @@ def preprocess(options: argparse.Namespace) -> int:
             }
             refuse_trained_on(folders[dataset].name, options.plans_name, configuration)
         faults = as_sentences(there, killed("preprocessed", folders[dataset].name, "-np"))
-        with faults, being_preprocessed(places), readable_by_nnunet(folders[dataset], raw.content, raw.cases):
+        readable = readable_by_nnunet(folders[dataset], raw.content, raw.cases)
+        with faults, being_preprocessed(places), readable, spawned_without_interrupts():
             for place in places:
                 index_file(place).unlink(missing_ok=True)
             preprocessing.preprocess(
