@@ -126,6 +126,19 @@ def test_two_names_of_one_address_share_its_token(folder):
     assert servers.token(servers.named("B")) == "secret"
 
 
+@pytest.mark.parametrize(("typed", "token"), [("", "a" * 40), ("b" * 40, "b" * 40)])
+def test_a_token_that_is_kept_need_not_be_typed_again(folder, monkeypatch, capsys, typed, token):
+    asked = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("getpass.getpass", lambda prompt: asked.append(prompt) or typed)
+    Servers(folder).add("Lab", "https://lab", "a" * 40)
+    assert main(["servers", "add", "other", "https://lab"]) == main(["servers", "add", "lab", "https://moved"]) == 0
+    assert asked == [f"Token of {name}: press Enter): " for name in ("other (the one that is kept", "lab (none")]
+    said = capsys.readouterr()
+    assert ("Its token is kept as before." in said.out) == (typed == "") and said.err == ""
+    assert Servers(folder).token(Servers(folder).named("other")) == token
+
+
 def test_whoever_changes_an_address_in_the_list_gets_no_token(folder):
     servers = Servers()
     servers.add("Lab", "https://lab:1", "secret")
@@ -202,6 +215,9 @@ def test_the_commands(folder, tmp_path, monkeypatch, capsys):
         assert main(add) == ExitCode.OK
         said = capsys.readouterr()
         assert str(folder / TOKENS) in said.out and said.err == ""
+        assert main(add[:4]) == ExitCode.OK  # as to change another option
+        said = capsys.readouterr()
+        assert said.out == f"Lab: {api.address}. Its token is kept as before.\n" and said.err == ""
         assert main(["servers", "test", "lab"]) == ExitCode.OK
         said = capsys.readouterr().out
         assert f"{api.address} runs ClassScaleSeg 0." in said and "It takes the token." in said

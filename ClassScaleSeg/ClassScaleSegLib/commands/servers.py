@@ -58,23 +58,30 @@ def _add(servers: Servers, options: argparse.Namespace) -> None:
     """Add a server to your list, or change one. Its token is kept in the keyring of the system, if there is one."""
     if is_name(options.address) and not is_name(options.name):  # an address is no name, so the order is clear
         options.name, options.address = options.address, options.name
-    token, unasked = os.environ.get(TOKEN) or None, False
+    token, terminal, known = os.environ.get(TOKEN) or None, sys.stdin.isatty(), _knows_token(servers, options.address)
     if options.token_file is not None:
         token = read_token(options.token_file)
-    elif token is None and not sys.stdin.isatty():
-        unasked = True
-    elif token is None:
-        token = getpass.getpass(f"Token of {options.name} (none: press Enter): ").strip() or None
+    elif token is None and terminal:
+        without = "the one that is kept" if known else "none"
+        token = getpass.getpass(f"Token of {options.name} ({without}: press Enter): ").strip() or None
     kept = servers.add(options.name, options.address, token, options.ca, options.insecure)
     server = servers.named(options.name)
+    if token is None and known:
+        kept = "Its token is kept as before."
     print(f"{options.name}: {server.address}" + (f". {kept}" if kept else ""))
-    if unasked:
+    if token is None and not (terminal or known):
         said = f"You were not asked for the token of {options.name}, because standard input is not a terminal."
         print(f"{said} If the server needs one, give --token-file, or set {TOKEN}.", file=sys.stderr)
     if not is_private(server.address):
         said = f"The connection to {server.address} is not encrypted: others in the network could read what is sent."
         more = "" if server.insecure else " Nothing is sent without --insecure: add it here for good, or to a command."
         print(f"{said}{more}", file=sys.stderr)
+
+
+def _knows_token(servers: Servers, address: str) -> bool:
+    """Return whether the list has the token of an address."""
+    server = servers.find(address) if not is_name(address) else None
+    return server is not None and servers.token(server) is not None
 
 
 def _list(servers: Servers, options: argparse.Namespace) -> None:
