@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ClassScaleSegLib import Geometry, ImageError, Segmentation
+from ClassScaleSegLib.scene import correction as correction_module
 from ClassScaleSegLib.scene.corrected import corrected_structures
 from ClassScaleSegLib.scene.correction import (
     STRUCTURE,
@@ -386,3 +387,40 @@ def test_a_sequence_without_a_frame_here_is_refused(frames):
     with pytest.raises(ImageError, match=r"Result has no frame at 0.0. Select another frame."):
         begin_correction(node, LIVER)
     assert correction_in(slicer.mrmlScene) is None
+
+
+@pytest.mark.parametrize("function", ["change_segment", "take_voxels", "give_surfaces", "_add_segments"])
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_nothing_has_changed_if_memory_runs_out_midway(scene, found, monkeypatch, function, call):
+    show_3d(found, [LIVER, SPLEEN, KIDNEY])
+    inside = found.GetSegmentation()
+    polygons = [inside.GetNthSegment(n).GetRepresentation(SURFACE).GetNumberOfPolys() for n in range(3)]
+    painting = correct(found, LIVER)
+    lock_others(editor_node(scene), False)
+    paint(STRIP)
+    paint((slice(4, 5), slice(2, 5), slice(3, 5)), "Remove")
+    painting.GetSegmentation().AddEmptySegment("new", "cyst")
+    paint((slice(6, 7), slice(0, 4), slice(3, 9)), segment="new")
+    before, calls, usual = voxels(found).copy(), [], getattr(correction_module, function)
+
+    def failing(*given):
+        calls.append(given)
+        if len(calls) == call:
+            raise MemoryError
+        return usual(*given)
+
+    with monkeypatch.context() as full:
+        full.setattr(correction_module, function, failing)
+        try:
+            finish_correction(painting)
+        except MemoryError:
+            assert (voxels(found) == before).all() and correction_in(scene) is painting
+            assert inside.GetSegmentIDs() == (LIVER, SPLEEN, KIDNEY)
+            shown = [inside.GetNthSegment(n).GetRepresentation(SURFACE).GetNumberOfPolys() for n in range(3)]
+            assert shown == polygons
+        else:
+            assert len(calls) < call
+            return
+    done = finish_correction(painting)
+    assert done.changed and done.new == ("cyst",) and set(done.others) == {"spleen", "kidney_left"}
+    assert (voxels(found) != before).any() and inside.GetNumberOfSegments() == 4

@@ -51,6 +51,7 @@ from .segmentation_node import fill_segmentation_node, shared_image
 from .segmentation_reader import LABELMAP, open_segmentation, open_structures
 from .sequence import item_to_change, shown_item
 from .surfaces import give_surfaces, take_surfaces
+from .undone_on_failure import undone_on_failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,6 +85,7 @@ class Corrected(NamedTuple):
     :ivar changed: whether any voxel has changed.
     :ivar former_name: of the structure, if the user has given it another one; else empty.
     :ivar relabelled: whether the user has given it another name or colour, or other codes.
+    :ivar new: names of the segments that the user has added.
     :ivar spared: whether painted voxels were left to other structures that have changed meanwhile.
     """
 
@@ -95,6 +97,7 @@ class Corrected(NamedTuple):
     changed: bool
     former_name: str
     relabelled: bool
+    new: tuple[str, ...]
     spared: bool
 
 
@@ -149,6 +152,7 @@ def finish_correction(correction: vtkMRMLSegmentationNode) -> Corrected:
     :raises ImageError: if the segmentation or the structure is not there any more, or the segmentation has become
         surfaces, or lost its transform and was filled anew, so that its coordinates are others. What the user has
         painted stays as a segmentation of its own, which is no correction any longer.
+    :raises MemoryError: if the memory is not enough. Nothing has changed, and the correction goes on.
     """
     try:
         node = owner_in(correction)
@@ -194,16 +198,17 @@ def _take_over(correction: vtkMRMLSegmentationNode, node: vtkMRMLSegmentationNod
     around = containing(opened, own, value)
     losing = np.unique([layer[away] for layer in opened.segmentation.layers]).tolist()
     names = {opened.ids[each]: table[each].name for each in losing if each not in (0, value, *around)}
-    shown = take_surfaces(node, [segment_id, *names])
-    # Slicer's own logic would take the voxels from the structures around it too
-    lost = (take_voxels if around else take_from_other_grids)(node, names, taken, geometry)
-    take = Change.ADD if lost or around else Change.ADD_AND_TAKE
-    for mask, change in ((removed, Change.REMOVE), (added & ~taken, Change.ADD), (taken, take)):
-        if mask.any():
-            change_segment(node, segment_id, shared_image(mask.astype(np.uint8), geometry), change)
-    lost_more = take_voxels(node, names, replaced, geometry) if replaced.any() else {}
-    give_surfaces(node, shown)
-    _add_segments(correction, node, more)
+    with undone_on_failure(node, [segment_id, *names]):
+        shown = take_surfaces(node, [segment_id, *names])
+        # Slicer's own logic would take the voxels from the structures around it too
+        lost = (take_voxels if around else take_from_other_grids)(node, names, taken, geometry)
+        take = Change.ADD if lost or around else Change.ADD_AND_TAKE
+        for mask, change in ((removed, Change.REMOVE), (added & ~taken, Change.ADD), (taken, take)):
+            if mask.any():
+                change_segment(node, segment_id, shared_image(mask.astype(np.uint8), geometry), change)
+        lost_more = take_voxels(node, names, replaced, geometry) if replaced.any() else {}
+        give_surfaces(node, shown)
+        _add_segments(correction, node, more)
     relabelled, changed = take_look(correction, target), bool(removed.any() or added.any())
     if changed:
         note_corrected(node, segment_id)
@@ -218,6 +223,7 @@ def _take_over(correction: vtkMRMLSegmentationNode, node: vtkMRMLSegmentationNod
         changed=changed,
         former_name=notes["name"] if name != notes["name"] else "",
         relabelled=relabelled,
+        new=tuple(correction.GetSegmentation().GetSegment(each).GetName() or each for each in more),
         spared=bool(not unchanged and drawn is not None and (drawn & others & ~own).any()),
     )
 
