@@ -215,6 +215,7 @@ class Panel:
         """Look at the volumes and segmentations of the scene once the application is idle: some have come or gone."""
         self.channels.look_again()
         self.case_comparison.look_again()
+        self.results.correcting.render()
 
     # --- what the user has chosen
 

@@ -184,6 +184,25 @@ def test_the_bar_names_the_structure_whatever_else_the_user_adds_or_removes(pane
     assert bar.text == "You are correcting liver in Result."
 
 
+def test_segments_that_are_added_are_told(panel, found):
+    bar, editor = correct(panel, "liver"), editor_node(slicer.mrmlScene)
+    editor.GetSegmentationNode().GetSegmentation().AddEmptySegment("new", "cyst")
+    paint((slice(0, 1), slice(0, 2), slice(0, 2)), segment="new")
+    bar.back_button.click()
+    assert panel.results.text == "Added: cyst." and "cyst" in [row[0] for row in shown(panel.results.table)]
+
+
+def test_the_bar_says_that_the_result_was_removed(scene, panel, found, told):
+    bar = correct(panel, "liver")
+    scene.RemoveNode(found[0])
+    application.processEvents()
+    assert not bar.widget.isHidden()
+    said = "You are correcting liver of a segmentation that was removed. What you paint can be kept."
+    assert bar.text == said
+    bar.back_button.click()
+    assert told.pop().endswith("What you have painted is the segmentation liver (Result).")
+
+
 def test_a_run_that_changes_the_result_meanwhile_is_told(panel, found):
     bar = correct(panel, "liver")
     paint(STRIP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import qt
@@ -106,7 +107,10 @@ class Correcting:
             self.bar.hide()
             return
         owner, segment = owner_of(node), node.GetSegmentation().GetSegment(STRUCTURE)
-        text = _("You are correcting {structure} in {segmentation}.").format(
+        text = _("You are correcting {structure} in {segmentation}.")
+        if owner is None:
+            text = _("You are correcting {structure} of a segmentation that was removed. What you paint can be kept.")
+        text = text.format(
             structure=segment.GetName() if segment is not None else "", segmentation=owner.GetName() if owner else ""
         )
         self.bar.show(text, are_others_locked(editor))
@@ -163,14 +167,15 @@ class Correcting:
         if done.changed:
             text = _("{name} is corrected: {after} mL, before {before} mL.")
             said.append(text.format(name=done.name, after=amount(done.after_ml), before=amount(done.before_ml)))
-        elif not done.relabelled:
+        elif not (done.relabelled or done.new):
             said.append(_("{name} has not changed.").format(name=done.name))
+        if done.new:
+            said.append(_("Added: {names}.").format(names=_listed(done.new)))
         if done.others:
-            names = ", ".join(done.others[:_MOST_NAMES]) + ("..." if len(done.others) > _MOST_NAMES else "")
-            said.append(_("Voxels were taken from {names}.").format(names=names))
+            said.append(_("Voxels were taken from {names}.").format(names=_listed(done.others)))
         if done.spared:
             said.append(_("Other structures have changed meanwhile, and keep what they have now."))
-        table = self._old_table(done.node) if done.changed or done.relabelled or done.others else None
+        table = self._old_table(done.node) if done.changed or done.relabelled or done.new or done.others else None
         if table is not None:
             text = _("The statistics in the table {name} are from before the correction.")
             said.append(text.format(name=table.GetName()))
@@ -184,3 +189,7 @@ class Correcting:
         if table is None and parameters is not None and parameters.segmentation is node:
             table = parameters.statistics
         return table
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MOST_NAMES]) + ("..." if len(names) > _MOST_NAMES else "")

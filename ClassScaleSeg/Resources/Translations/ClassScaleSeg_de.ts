@@ -5304,6 +5304,10 @@
 <context>
     <name>results.correcting</name>
     <message>
+        <source>Added: {names}.</source>
+        <translation>Hinzugefügt: {names}.</translation>
+    </message>
+    <message>
         <source>Discard the correction</source>
         <translation>Korrektur verwerfen</translation>
     </message>
@@ -5342,6 +5346,10 @@
     <message>
         <source>You are correcting {structure} in {segmentation}.</source>
         <translation>Sie korrigieren {structure} in {segmentation}.</translation>
+    </message>
+    <message>
+        <source>You are correcting {structure} of a segmentation that was removed. What you paint can be kept.</source>
+        <translation>Sie korrigieren {structure} einer Segmentierung, die entfernt wurde. Was Sie malen, kann behalten werden.</translation>
     </message>
     <message>
         <source>{name} has not changed.</source>
