@@ -63,7 +63,9 @@ def reason(error: BaseException, line: int = 0) -> str:
     >>> reason(ValueError("No pixels.\\nTried two readers.")), reason(KeyError())
     ('No pixels.', 'KeyError')
     """
-    text = (str(error).strip() or type(error).__name__).splitlines()[line].strip()
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    # what ITK adds is any earlier error of the system, such as "Success"
+    text = ([one for one in lines if not one.startswith("Reason: ")] or lines)[line].strip()
     return re.sub(r"^ITK ERROR: \w+\(0x[0-9a-f]+\): ", "", text)  # the object of ITK that says so
 
 

@@ -266,6 +266,49 @@ def test_nrrd_in_millimetres_or_without_a_unit(tmp_path):
         assert read_image(file, 1).spacing == (3, 2, 1)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "spacing"),
+    [
+        ("mha", b"ElementSpacing = 1 2 3\n"),
+        ("nrrd", b"space directions: (1,0,0) (0,2,0) (0,0,3)\n"),
+    ],
+)
+def test_a_spacing_that_is_missing_is_told(tmp_path, suffix, spacing):
+    sitk.WriteImage(volume(), str(file := tmp_path / f"ct.{suffix}"))
+    assert read_image(file, 1).notices == ()
+    text = file.read_bytes()
+    assert spacing in text
+    for line in (b"space: left-posterior-superior\n", b"space origin: (-7,5,11)\n", spacing):
+        text = text.replace(line, b"")
+    file.write_bytes(text)
+    read = read_image(file, 1)
+    said = f"{file} does not say how far its voxels are apart: 1 mm is assumed. Add the spacing to its header."
+    assert read.notices == (said,) and read.spacing == (1, 1, 1)
+    file.write_bytes(text.replace(b"ElementDataFile", b"ElementSize = 1 2 3\nElementDataFile"))
+    if suffix == "mha":
+        assert read_image(file, 1).notices == () and read_image(file, 1).spacing == (3, 2, 1)
+
+
+def test_voxels_in_a_file_that_is_missing_or_too_short_are_told(tmp_path):
+    sitk.WriteImage(volume(), str(file := tmp_path / "ct.mhd"))
+    assert read_image(file, 1).notices == ()
+    (tmp_path / "ct.raw").write_bytes((tmp_path / "ct.raw").read_bytes()[:-5])
+    with pytest.raises(ImageError, match="ct.mhd cannot be read; it may be truncated .File cannot be read"):
+        read_image(file, 1)
+    (tmp_path / "ct.raw").unlink()
+    for read in (lambda file: read_image(file, 1), Segmentation.from_image, read_grid):
+        with pytest.raises(ImageError, match="ct.mhd has its voxels in ct.raw, which is missing. Copy it there too."):
+            read(file)
+
+
+def test_an_image_of_freesurfer_is_known(tmp_path):
+    (tmp_path / "T1.mgz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(
+        ImageError, match="T1.mgz is an image of FreeSurfer, which is not read. Convert it: mri_convert"
+    ):
+        read_image(tmp_path / "T1.mgz", 1)
+
+
 def test_a_vector_image_has_an_axis_without_a_direction(tmp_path):
     two = sitk.Compose(volume(), volume())
     sitk.WriteImage(two, str(tmp_path / "two.nrrd"))

@@ -13,7 +13,7 @@ from ..errors import ImageError, named, reason
 from .geometry import ROUNDED_SHEAR, Geometry
 from .nifti import NiftiHeader, is_nifti, read_header, read_voxels
 from .suffixes import DETACHED_HEADERS
-from .text_headers import check_text_header, refuse_long_header
+from .text_headers import check_text_header, refuse_long_header, says_spacing
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -174,12 +174,23 @@ def _read_with_itk(path: Path) -> ReadVolume:
     _check_header(path, reader)
     try:
         with named(path):
-            return ReadVolume.of_image(reader.Execute())
+            return ReadVolume.of_image(reader.Execute(), _doubts(path))
     except RuntimeError as error:
         raise ImageError(f"{path} cannot be read; it may be truncated ({reason(error, -1)}).") from None
 
 
+def _doubts(path: Path) -> tuple[str, ...]:
+    """Return a sentence if the header of a file does not say how far its voxels are apart."""
+    if says_spacing(path):
+        return ()
+    return (f"{path} does not say how far its voxels are apart: 1 mm is assumed. Add the spacing to its header.",)
+
+
 def _unreadable(path: Path, error: RuntimeError) -> ImageError:
+    if path.name.lower().endswith((".mgz", ".mgh")):
+        return ImageError(
+            f"{path} is an image of FreeSurfer, which is not read. Convert it: mri_convert IMAGE.mgz IMAGE.nii.gz"
+        )
     return ImageError(
         f"{path} is not an image that SimpleITK can read ({reason(error, -1)}). Convert it to NIfTI or NRRD."
     )

@@ -1,6 +1,6 @@
-"""Refuse headers of MetaImage and NRRD files whose numbers are none, or no millimetres.
+"""Refuse headers of MetaImage and NRRD files whose numbers are none, or no millimetres; find those without a spacing.
 
-ITK would take the first for 0 or 1 mm, and pass over the unit.
+ITK would take the first for 0 or 1 mm, pass over the unit, and take 1 mm for a spacing that is not there.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 from ..errors import ImageError, shown
 
 _META = ("offset", "position", "origin", "elementspacing", "transformmatrix", "rotation", "orientation")
+_META_FILES, _NRRD_FILES = (".mha", ".mhd"), (".nrrd", ".nhdr")
+_VOXELS = "elementdatafile"  # where the voxels of a MetaImage file are
 _MOST_ENTRIES = 100_000  # nine for each segment; ITK takes about a minute for these, and hours for a million
 _UNITS = ("m", "cm", "um", "\u00b5m", "\u03bcm", "micron", "microns", "nm", "inch", "in")  # lengths besides mm
 _LONGEST = 1 << 20  # bytes of a header that are read; longer ones are those of many segments, which come last
@@ -23,7 +25,7 @@ def refuse_long_header(path: Path) -> None:
 
     :raises ImageError: if there are more than those of some ten thousand segments.
     """
-    if not path.name.lower().endswith((".nrrd", ".nhdr")) or not path.is_file():
+    if not path.name.lower().endswith(_NRRD_FILES) or not path.is_file():
         return
     with path.open("rb") as file:
         for count, line in enumerate(file):
@@ -37,14 +39,17 @@ def check_text_header(path: Path, dimensions: int) -> None:
     """Check the numbers that place the voxels of a MetaImage or NRRD file; of other files, nothing.
 
     :param dimensions: of the image, without components, as ITK reads it.
-    :raises ImageError: if one of them is no number, or a NRRD file leaves it open, or has another unit than mm.
+    :raises ImageError: if one of them is no number, or a NRRD file leaves it open, or has another unit than mm; or if
+        the voxels are in another file, which is missing.
     """
     name = path.name.lower()
-    if name.endswith((".mha", ".mhd")):
+    if name.endswith(_META_FILES):
         for field, value in _fields(path, "="):
+            if field == _VOXELS and _is_missing(path, value):
+                raise ImageError(f"{path} has its voxels in {shown(value)[:200]}, which is missing. Copy it there too.")
             if field in _META and not all(map(_is_number, value.split())):
                 raise ImageError(f"{path} has {field} = {shown(value)[:80]}, which are no numbers. Correct its header.")
-    elif name.endswith((".nrrd", ".nhdr")):
+    elif name.endswith(_NRRD_FILES):
         for field, value in _fields(path, ":"):
             given = re.findall(r'"([^"]*)"', value) if field in ("space units", "units") else []
             if units := [unit for unit in map(_utf8, given) if unit.strip().lower() in _UNITS]:
@@ -61,15 +66,33 @@ def check_text_header(path: Path, dimensions: int) -> None:
                 )
 
 
+def says_spacing(path: Path) -> bool:
+    """Return whether the header of a MetaImage or NRRD file says how far voxels are apart; true of other files."""
+    name = path.name.lower()
+    if name.endswith(_META_FILES):
+        return any(field in ("elementspacing", "elementsize") for field, _ in _fields(path, "="))
+    if name.endswith(_NRRD_FILES):
+        return any(field in ("spacings", "space directions") for field, _ in _fields(path, ":"))
+    return True
+
+
+def _is_missing(path: Path, voxels: str) -> bool:
+    """Return whether the voxels of a MetaImage file are in another one, a single one, that is not there."""
+    one = voxels and voxels.lower() != "local" and not voxels.lower().startswith("list") and "%" not in voxels
+    return bool(one) and not (path.parent / voxels).exists()
+
+
 def _fields(path: Path, sign: str) -> Iterator[tuple[str, str]]:
     with path.open("rb") as file:
         for line in file.read(_LONGEST).split(b"\n"):
             field, found, value = line.decode("latin-1").partition(sign)
             field = field.strip().lower()
-            if (sign == ":" and not line.strip()) or field == "elementdatafile":
+            if sign == ":" and not line.strip():
                 return  # the voxels follow
             if found:
                 yield field, value.strip()
+            if field == _VOXELS:
+                return
 
 
 def _utf8(text: str) -> str:

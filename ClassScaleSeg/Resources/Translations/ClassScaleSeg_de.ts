@@ -4179,6 +4179,10 @@
         <translation>{value} sagt nicht, wie weit die Voxel auseinanderliegen ({field}: {value2}). Berichtigen Sie den Header.</translation>
     </message>
     <message>
+        <source>{value} does not say how far its voxels are apart: 1 mm is assumed. Add the spacing to its header.</source>
+        <translation>{value} gibt den Abstand der Voxel nicht an: 1 mm wird angenommen. Ergänzen Sie den Abstand im Header.</translation>
+    </message>
+    <message>
         <source>{value} has a direction matrix that is not a rotation: {direction}. Correct its header.</source>
         <translation>{value} hat eine Richtungsmatrix, die keine Drehung ist: {direction}. Berichtigen Sie den Header.</translation>
     </message>
@@ -4197,6 +4201,10 @@
     <message>
         <source>{value} has its spacing in {units} ({field}), and only mm are read. Convert the numbers in its header, or export it again.</source>
         <translation>{value} hat seine Abstände in {units} ({field}), und nur mm werden gelesen. Rechnen Sie die Zahlen im Header um, oder exportieren Sie die Datei neu.</translation>
+    </message>
+    <message>
+        <source>{value} has its voxels in {value2}, which is missing. Copy it there too.</source>
+        <translation>{value} hat seine Voxel in {value2}, das fehlt. Kopieren Sie es auch dorthin.</translation>
     </message>
     <message>
         <source>{value} has lost its transform meanwhile, or has got another one.</source>
@@ -4261,6 +4269,10 @@
     <message>
         <source>{value} is a {size}D image; the model segments 3D images.</source>
         <translation>{value} ist ein {size}D-Bild; das Modell segmentiert 3D-Bilder.</translation>
+    </message>
+    <message>
+        <source>{value} is an image of FreeSurfer, which is not read. Convert it: mri_convert IMAGE.mgz IMAGE.nii.gz</source>
+        <translation>{value} ist ein Bild von FreeSurfer, das nicht gelesen wird. Wandeln Sie es um: mri_convert IMAGE.mgz IMAGE.nii.gz</translation>
     </message>
     <message>
         <source>{value} is empty (0 bytes).</source>
