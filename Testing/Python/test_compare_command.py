@@ -400,3 +400,12 @@ def test_a_structure_of_this_name_in_another_table_is_compared(tmp_path, capsys)
     files = [str(tmp_path / "b.nii.gz"), str(tmp_path / "b.nii.gz")]
     assert main(["compare", *files, "--labels", str(table), "--other-labels", str(table)]) == ExitCode.OK
     assert "Mean Dice 1.000 over 3 structures" in capsys.readouterr().out
+
+
+def test_a_label_image_without_a_spacing_is_told(tmp_path, capsys):
+    sitk.WriteImage(drawn().to_image(), str(file := tmp_path / "drawn.mha"))
+    text = file.read_bytes()
+    assert b"ElementSpacing = 1 1 2\n" in text
+    file.write_bytes(text.replace(b"ElementSpacing = 1 1 2\n", b""))
+    assert main(["compare", str(file), str(file)]) == ExitCode.OK
+    assert f"{file} does not say how far its voxels are apart: 1 mm is assumed." in capsys.readouterr().err

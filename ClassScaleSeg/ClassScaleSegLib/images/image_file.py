@@ -174,12 +174,12 @@ def _read_with_itk(path: Path) -> ReadVolume:
     _check_header(path, reader)
     try:
         with named(path):
-            return ReadVolume.of_image(reader.Execute(), _doubts(path))
+            return ReadVolume.of_image(reader.Execute(), missing_spacing(path))
     except RuntimeError as error:
         raise ImageError(f"{path} cannot be read; it may be truncated ({reason(error, -1)}).") from None
 
 
-def _doubts(path: Path) -> tuple[str, ...]:
+def missing_spacing(path: Path) -> tuple[str, ...]:
     """Return a sentence if the header of a file does not say how far its voxels are apart."""
     if says_spacing(path):
         return ()

@@ -18,7 +18,7 @@ from .dicom.rtstruct_reader import read_structure_set
 from .dicom.seg_steps import says_distance
 from .dicom.series import read_places
 from .geometry import Geometry
-from .image_file import read_grid
+from .image_file import missing_spacing, read_grid
 from .nifti_labels import read_named_values
 from .paired_cases import Pair, refuse_missing, table_beside
 from .segmentation import Segmentation
@@ -196,7 +196,9 @@ def _read_named(path: Path, table: LabelTable | None, image: Geometry | None, no
         return found
     if table is None:
         notices += read_named_values(path).notices
-    return Segmentation.from_image(path, table)
+    found = Segmentation.from_image(path, table)
+    notices += missing_spacing(path)
+    return found
 
 
 def _filled(path: Path, table: LabelTable | None, grid: _Grid, notices: list[str]) -> tuple[Segmentation, set[str]]:
