@@ -3,8 +3,9 @@
     python Testing/Benchmarks/loss_launches.py
 
 A short kernel takes a GPU 2 to 3 microseconds and a CPU 5 to 20 to launch, whatever the number of classes, and a
-synchronisation leaves the GPU idle until the CPU has launched again. The Triton kernels run in Triton's interpreter,
-and a dispatch mode sees every operation of torch, forward and backward. The results are ``results/loss_launches.json``.
+synchronisation leaves the GPU idle until the CPU has launched again. A dispatch mode sees every operation of torch,
+forward and backward. Of the Triton kernels, only the one runs (in Triton's interpreter) whose results decide what is
+launched next: it checks the labels. The results are ``results/loss_launches.json``.
 
 Counted are, for a loss and its gradients from basis, projection and bias: launches of Triton kernels; operations of
 torch that launch a kernel, which neither views nor allocations do; those among them that read or write a value for each
@@ -74,10 +75,11 @@ class Counts(TorchDispatchMode):
             self.over_voxels += any(VOXELS in tensor.shape for tensor in tensors)
         return out
 
-    def launch(self, run: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    def launch(self, run: Callable[..., Any], on: torch.Tensor, kernel: Any, *arguments: Any, **options: Any) -> None:
         self.triton += 1
-        with _disable_current_modes():
-            return run(*arguments, **options)
+        if kernel is triton_statistics.label_range:
+            with _disable_current_modes():
+                run(on, kernel, *arguments, **options)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:

@@ -21,12 +21,14 @@ sys.path.append(str(Path(__file__).parents[1] / "Benchmarks"))
 from classscale_training.loss import triton_statistics  # noqa: E402
 from kernel_resources import FINISHING, KERNELS, SHARED_LIMIT, resources  # noqa: E402
 
-# dtype, rank, classes, voxels and the largest relative difference: padding of each, one and several blocks of each
+# dtype, rank, classes, voxels and the largest relative difference: padding of each; one block of each, several, and
+# more than one turn of a loop takes when the partial sums are added up (1100 voxels)
 CASES = [
     ("float32", 32, 5, 300, 1e-5),
     ("float32", 8, 150, 130, 1e-5),
     ("float32", 160, 70, 70, 1e-5),
-    ("float32", 8, 4100, 9, 1e-5),
+    ("float32", 8, 600, 9, 1e-5),
+    ("float32", 8, 5, 1100, 1e-5),
     ("float16", 40, 17, 300, 1e-3),
 ]
 SCRIPT = """
