@@ -234,6 +234,7 @@ def test_interrupted_at_any_stage_it_leaves_nothing(model, ct, tmp_path, stage):
     image, out = ct(size=(40, 60, 60)), tmp_path / "out"
     command = [sys.executable, "-m", "ClassScaleSegLib", "segment", image, "-m", model, "-o", out / "o.seg.nrrd"]
     command += ["--confidence", out / "c.nrrd", "--json-progress", "--device", "cpu", "--threads", "1"]
+    command += ["--no-mirroring"]
     options = {"stdout": subprocess.PIPE, "text": True, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
     # a shell's background job, such as a CI's, hands down an ignored SIGINT
     options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)

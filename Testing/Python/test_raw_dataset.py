@@ -18,6 +18,7 @@ from classscale_training.data.dataset_json import read_dataset_json
 from classscale_training.nnunet.dataset_check import check_dataset
 from ClassScaleSegLib.errors import ClassScaleError, LabelTableError
 from ClassScaleSegLib.process.exit_codes import ExitCode
+from tiny_nnunet import set_environment
 
 SHAPE, SPACING, ORIGIN = (12, 14, 16), (2.0, 3.0, 5.0), (-40.0, -12.0, 7.0)
 LABELS = {"background": 0, "a": 1, "b": 2, "c": 3}
@@ -77,9 +78,7 @@ class Raw:
 
 @pytest.fixture
 def raw(tmp_path, monkeypatch):
-    for name in ("raw", "preprocessed", "results"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    set_environment(monkeypatch, tmp_path)
     return Raw(tmp_path / "raw")
 
 
