@@ -19,6 +19,8 @@ MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
 # Trainings are compared with nnU-Net's, and must not depend on the processor.
 os.environ["CLASSSCALE_BFLOAT16"] = "f"
 
+gc.set_threshold(20_000)  # of 700 new objects, each time: importing torch and nnU-Net makes half a million that stay
+
 
 @pytest.fixture(autouse=True)
 def encoding() -> Iterator[None]:
@@ -77,6 +79,17 @@ LONGEST = (
 def pytest_collection_modifyitems(items) -> None:
     """Let the longest files begin first; `make test` keeps this order (``--no-loadscope-reorder``)."""
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported alone when garbage is collected, as tests of freed memory and of Qt do."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let libraries collect their own at the end; Triton complains of what they leave."""
+    gc.unfreeze()
 
 
 def small_plans(architecture: str = "PlainConvUNet", dimension: int = 3, channels: int = 1) -> dict:

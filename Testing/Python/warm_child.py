@@ -1,6 +1,6 @@
-"""A process that has loaded torch and nnU-Net, and becomes a child of ``child.py`` as often as it is asked to.
+"""A process that has loaded what a run needs, and becomes a child of ``child.py`` as often as it is asked to.
 
-Loading takes most of the CPU time of a small run. Tests of the panel make hundreds of runs, so they fork their
+Loading torch, nnU-Net and the library takes most of the CPU time of a small run. Tests of the panel make hundreds of runs, so they fork their
 children from this process (`warm_children.py`). What a child does is the same; how Slicer starts it is tested in
 `test_process.py`.
 
@@ -8,6 +8,7 @@ It reads requests from the socket whose number is its argument. A request comes 
 process id and exit code, for standard output, and for standard error.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -23,11 +24,19 @@ LOADED = (
     "pydicom",
     "torch",
     "safetensors.torch",
+    "dynamic_network_architectures.architectures.unet",
     "dynamic_network_architectures.building_blocks.residual",
     "nnunetv2.inference.sliding_window_prediction",
+    "nnunetv2.preprocessing.preprocessors.default_preprocessor",
     "nnunetv2.preprocessing.resampling.resample_torch",
     "nnunetv2.utilities.get_network_from_plans",
     "nnunetv2.utilities.plans_handling.plans_handler",
+    "ClassScaleSegLib.commands.main",
+    "ClassScaleSegLib.inference.backbone",
+    "ClassScaleSegLib.inference.preprocess",
+    "ClassScaleSegLib.inference.rolling_accumulator",
+    "ClassScaleSegLib.inference.windows",
+    "ClassScaleSegLib.models.network",
 )
 
 
@@ -68,6 +77,7 @@ def keep(request: dict, report: int, output: int, error: int) -> dict:
 if __name__ == "__main__":
     for module in LOADED:
         importlib.import_module(module)
+    gc.freeze()  # otherwise, each child copies all of it when it collects garbage
     request = wait_for_requests(socket.socket(fileno=int(sys.argv[1])))
     os.environ.clear()
     os.environ.update(request["environment"])
