@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
-import threading
 import time
-import weakref
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from classscale_training.processes.group import Rank
 from classscale_training.processes.launch import launch
 from ClassScaleSegLib.errors import ClassScaleError, ModelError
 from ClassScaleSegLib.process.exit_codes import ExitCode
+from gloo_tensors import free_a_tensor_while_the_process_ends
 from tiny_nnunet import PLANS, TRAINER, set_environment, write_trainer
 from two_processes import (
     COMMAND,
@@ -85,33 +83,8 @@ def test_two_processes_are_continued_after_one_was_killed_and_validate_as_one_do
     assert (fold / "validation" / "summary.json").read_text() == summary
 
 
-def _a_tensor_that_gloo_frees_while_the_process_ends(rank: Rank) -> None:
-    network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(10, 10))
-    network.itself = [network]  # a cycle, such as trainers have
-    gc.disable()
-    main, late = threading.get_ident(), []
-
-    def free() -> None:
-        if threading.get_ident() != main:
-            late.append(rank)
-            time.sleep(0.3)  # the interpreter ends meanwhile
-
-    for _ in range(5000):  # about every fifth tensor is freed by one of gloo's threads
-        tensor = torch.zeros(10)
-        weakref.finalize(tensor, free).atexit = False
-        work = torch.distributed.all_reduce(tensor, async_op=True)
-        del tensor
-        work.wait()
-        del work
-        found = torch.tensor([len(late)])
-        torch.distributed.all_reduce(found)
-        if found.item():
-            return
-    raise AssertionError("gloo's threads have freed no tensor.")
-
-
 def test_a_process_ends_well_while_gloo_frees_a_tensor():
-    launch(_a_tensor_that_gloo_frees_while_the_process_ends, (), 2, "cpu")
+    launch(free_a_tensor_while_the_process_ends, (), 2, "cpu")
 
 
 def test_no_more_processes_are_started_under_torchrun(monkeypatch):

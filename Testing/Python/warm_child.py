@@ -1,8 +1,8 @@
 """A process that has loaded what a run needs, and becomes a child of ``child.py`` as often as it is asked to.
 
-Loading torch, nnU-Net and the library takes most of the CPU time of a small run. Tests of the panel make hundreds of runs, so they fork their
-children from this process (`warm_children.py`). What a child does is the same; how Slicer starts it is tested in
-`test_process.py`.
+Loading torch, nnU-Net and the library takes most of the CPU time of a small run. Tests of the panel make hundreds of
+runs, so they fork their children from this process (`warm_children.py`). What a child does is the same; how Slicer
+starts it is tested in `test_process.py`.
 
 It reads requests from the socket whose number is its argument. A request comes with three sockets and pipes: for the
 process id and exit code, for standard output, and for standard error.
