@@ -20,13 +20,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ClassScaleSegLib.catalog import catalog
-from ClassScaleSegLib.errors import Cancelled, CatalogError, ClassScaleError
+from ClassScaleSegLib.errors import Cancelled, CatalogError
 from ClassScaleSegLib.inference import devices
 from ClassScaleSegLib.models.summary import summarize
 from ClassScaleSegLib.process import child
@@ -34,11 +33,11 @@ from ClassScaleSegLib.remote.chosen_server import ChosenServer
 from ClassScaleSegLib.remote.health import Health
 from ClassScaleSegLib.remote.offers import RemoteModel
 from ClassScaleSegLib.remote.servers import KnownServer, Servers
-from hypothesis import strategies as st
-from panel_actions import SEARCHES, action, leaves, number, toggle, yes
-from panel_checks import NODES, Faults, PanelFault, fault_text
-from panel_child import HOWS, ORDINARY
+from panel_checks import Faults, PanelFault, fault_text
+from panel_choice_actions import ChoiceActions
+from panel_model_actions import ModelActions
 from panel_result_actions import ResultActions
+from panel_run_actions import RunActions
 from panel_scene import add_view, model_of_channels
 from panel_scene_actions import SceneActions
 from slicer_application import ROOT, application, module, qt, slicer
@@ -48,9 +47,6 @@ from ClassScaleSegPanel.results import result_panel, saving  # isort: skip  need
 from ClassScaleSegPanel.servers import dialog, watch  # isort: skip
 from ClassScaleSegPanel.state import ServerView  # isort: skip
 
-MODELS = ("toy-120", "toy-1000", "own-two", "own-five", "totalsegmentator-3mm", "totalsegmentator-1.5mm")
-REPORTS = ("", "", "*report", "*report", "*folder", "*a", "not whole", " ")  # with a star: in the folder of results
-FOLDS = ("", "0", "0,1", "x", "all")
 BEGINNINGS = (
     "empty",
     "volume",
@@ -114,7 +110,7 @@ def toy_of_server() -> RemoteModel:
     return RemoteModel("toy-120", "Toy", (replace(summarize(path), path=Path("toy-120")),), None, "Generated.", ("",))
 
 
-class PanelUser(SceneActions, ResultActions):
+class PanelUser(SceneActions, ChoiceActions, ModelActions, RunActions, ResultActions):
     """Opens the panel on an empty scene.
 
     :ivar steps: what the user did, as arguments of `act`.
@@ -293,285 +289,3 @@ class PanelUser(SceneActions, ResultActions):
             self.demand(self.panel.ui.applyButton.enabled, "the server cannot be used", self.panel.ui.needLabel.text)
             self.segment("finish", True)
             self.demand(self.ended == ["finished"], "no run on the server", self.panel.state.status)
-
-    # --- actions: parameters
-
-    @action(name=st.sampled_from(NODES), index=number)
-    def choose(self, name: str, index: int) -> None:
-        selector = self.widgets()[name]
-        if self.open and (nodes := ([None] if selector.noneEnabled else []) + selector._nodes()):
-            selector.setCurrentNode(nodes[index % len(nodes)])
-
-    @action(index=number)
-    def choose_fifth_channel(self, index: int) -> None:
-        if self.open and len(self.panel.state.channels) == 5:
-            selector = self.panel.channels.selector(5)
-            nodes = [None, *selector._nodes()]
-            selector.setCurrentNode(nodes[index % len(nodes)])
-
-    @action(spoil=st.sampled_from(("", "", "{", '{"toy-120": {"step": 9, "classes": "x"}}')))
-    def use_last_choice(self, spoil: str) -> None:
-        if spoil:
-            application.settings.setValue("ClassScaleSeg/LastChoices", spoil)
-        menu = self.panel.ui.modelMenuButton.menu()
-        menu.aboutToShow.emit()
-        entry = menu.actions()[0]
-        if self.open and entry.enabled:
-            entry.trigger()
-            menu.aboutToShow.emit()
-            self.demand(not entry.enabled, "the last choice was not used", entry.toolTip)
-
-    @action(name=st.sampled_from(("region", "segmentation", "confidence", "statistics")))
-    def create(self, name: str) -> None:
-        if self.open:
-            self.widgets()[name].addNode()
-
-    @action(model=st.sampled_from(MODELS))
-    def choose_model(self, model: str) -> None:
-        box = self.panel.ui.modelComboBox
-        if self.open and box.findData(model) >= 0:
-            box.setCurrentIndex(box.findData(model))
-
-    @action(index=number)
-    def add_model(self, index: int) -> None:
-        menu = self.panel.model_list.add_menu
-        if self.open and len(self.panel.state.models) < 4:
-            menu.aboutToShow.emit()
-            actions = [action for action in menu.actions() if action.enabled]
-            if actions:
-                actions[index % len(actions)].trigger()
-
-    @action(index=number, button=st.sampled_from(("", "modelUpButton", "modelDownButton", "removeModelButton")))
-    def arrange_models(self, index: int, button: str) -> None:
-        ui = self.panel.ui
-        if self.open and not ui.modelsFrame.isHidden():
-            ui.modelsListWidget.setCurrentRow(index % ui.modelsListWidget.count)
-            if button:
-                getattr(ui, button).click()
-
-    @action(text=st.sampled_from(REPORTS), how=st.sampled_from(("type", "choose", "script")))
-    def choose_report(self, text: str, how: str) -> None:
-        folder = str(self.folder / "results" / text[1:]) if text.startswith("*") else text
-        if how == "script":
-            self.panel.logic.getParameterNode().report = folder
-        elif self.open and how == "type":
-            self.panel.ui.reportLineEdit.selectAll()
-            self.panel.ui.reportLineEdit.insert(folder)
-        elif self.open:
-            self.folder_chosen = folder
-            self.panel.ui.reportFolderButton.click()
-
-    @action(there=st.booleans())
-    def open_report(self, there: bool) -> None:
-        page = self.panel.state.page
-        if self.open and page is not None:
-            if not there:
-                page.unlink(missing_ok=True)
-            self.opened.clear()
-            self.panel.ui.reportButton.click()
-            self.demand(self.opened == [str(page)] * page.is_file(), "another page was opened", self.opened)
-
-    @action(index=number)
-    def choose_in_a_list(self, index: int) -> None:
-        if self.open:
-            box = self.panel.ui.overlapComboBox if index % 4 < 2 else self.panel.ui.interpolationComboBox
-            box.setCurrentIndex(index % 2)
-
-    @action(what=st.sampled_from(("all", "folder", "empty")), index=number)
-    def queue_volumes(self, what: str, index: int) -> None:
-        queue = self.panel.queue
-        if self.open and self.panel.state.run is None:
-            queue.add_menu.aboutToShow.emit()
-            actions = [action for action in leaves(queue.add_menu) if action.text and action.enabled]
-            if what == "empty":
-                queue.empty_button.click()
-            elif actions:
-                actions[0 if what == "all" else index % len(actions)].trigger()
-
-    @action(index=number)
-    def tick_volume(self, index: int) -> None:
-        if self.open and self.panel.state.run is None:
-            toggle(self.panel.queue.table, index)
-
-    @action(text=st.sampled_from(("", "toy", "cell 1000", "qqqq", "pancreas mr")))
-    def search_models(self, text: str) -> None:
-        if self.open:
-            self.panel.ui.modelSearchBox.setText(text)
-
-    @action(
-        choice=st.sampled_from(
-            [("model", "gone"), ("model", ""), ("model", "toy-120"), ("classes", "cell 5\ncell 6"), ("classes", "x\ny")]
-            + [("locateWith", "gone"), ("locateWith", "toy-120"), ("locateWith", "")]
-            + [("moreModels", "toy-120"), ("moreModels", "gone\ntoy-1000"), ("moreModels", "")]
-            + [
-                ("step", 0.75),
-                ("threads", 3),
-                ("device", "cuda:7"),
-                ("device", "server:https://gone:8471"),
-                ("segmentation", None),
-                ("inputVolume", None),
-            ]
-        )
-    )
-    def set_by_a_script(self, choice: tuple[str, Any]) -> None:
-        setattr(self.panel.logic.getParameterNode(), *choice)
-
-    @action(
-        option=st.one_of(
-            st.tuples(st.just("step"), st.sampled_from((0.1, 0.55, 1.0))),
-            st.tuples(st.just("threads"), st.sampled_from((0, 1, 1024))),
-            st.tuples(st.just("folds"), st.sampled_from(FOLDS)),
-            st.tuples(st.just("memoryLimit"), st.sampled_from((0.0, 0.1, 1024.0))),
-            st.tuples(st.just("smooth"), st.sampled_from((0.0, 1.5))),
-            st.tuples(st.just("removeIslands"), st.sampled_from((0.0, 500.0))),
-            st.tuples(st.sampled_from(("allFrames", "standardNames", "keepEmpty", "mirroring")), st.booleans()),
-        )
-    )
-    def set_option(self, option: tuple[str, Any]) -> None:
-        name, value = option
-        widget = self.widgets()[name]
-        if self.open:
-            key = "checked" if isinstance(value, bool) else "text" if name == "folds" else "value"
-            setattr(widget, key, value)
-
-    @action(index=number)
-    def choose_device(self, index: int) -> None:
-        box = self.panel.ui.deviceComboBox
-        if self.open:
-            box.setCurrentIndex(index % box.count)
-
-    @action(answers=st.integers(1, 2))
-    def hear_of_server(self, answers: int) -> None:
-        for _answer in range(answers):
-            self.panel.servers.poll()
-
-    @action()
-    def ask_server_again(self) -> None:
-        if self.open and not self.panel.ui.retryButton.isHidden():
-            self.panel.ui.retryButton.click()
-
-    @action(index=number)
-    def choose_locating(self, index: int) -> None:
-        box = self.panel.ui.locateComboBox
-        if self.open:
-            box.setCurrentIndex(index % box.count)
-
-    @action(section=st.sampled_from(("classes", "advanced", "result")))
-    def open_or_close_section(self, section: str) -> None:
-        button = getattr(self.panel.ui, f"{section}CollapsibleButton")
-        button.collapsed = not button.collapsed
-
-    # --- actions: classes
-
-    @action(index=number)
-    def tick_class(self, index: int) -> None:
-        if self.open:
-            toggle(self.panel.class_list.table, index)
-
-    @action(which=st.sampled_from(("all_button", "none_button")))
-    def tick_all_or_none(self, which: str) -> None:
-        if self.open:
-            getattr(self.panel.class_list, which).click()
-
-    @action(text=st.sampled_from(SEARCHES))
-    def search(self, text: str) -> None:
-        self.panel.class_list.table.search.text = text
-        self.panel.results.table.search.text = text
-
-    @action(menu=st.sampled_from(("group_menu", "preset_menu")), index=number, file=st.sampled_from(("", "a")), yes=yes)
-    def use_menu(self, menu: str, index: int, file: str, yes: bool) -> None:
-        self.yes, self.file, opened = yes, file, getattr(self.panel.class_list, menu)
-        if self.open:
-            opened.aboutToShow.emit()
-            actions = [a for a in leaves(opened) if a.text]
-            if actions:
-                actions[index % len(actions)].trigger()
-
-    # --- actions: runs
-
-    @action(how=st.sampled_from((*HOWS[:-1], *HOWS[:5], "finish", "finish", "unstartable")), yes=yes)
-    def apply(self, how: str, yes: bool) -> None:
-        self.children.how, self.yes = how, yes
-        if self.open:
-            self.panel.ui.applyButton.click()
-
-    @action(how=st.sampled_from(ORDINARY), yes=yes)
-    def segment(self, how: str, yes: bool) -> None:
-        self.apply(how, yes)
-        self.let_finish()
-
-    @action()
-    def let_go_on(self) -> None:
-        time.sleep(0.03)
-        self.panel.runs.poll()
-
-    @action()
-    def let_finish(self) -> None:
-        hanging = self.children.latest in ("hang", "deaf")
-        end = time.monotonic() + (0.1 if hanging else 10)
-        while self.panel.state.run is not None and time.monotonic() < end:
-            time.sleep(0.005)
-            self.panel.runs.poll()
-        self.demand(hanging or self.panel.state.run is None, "a run does not end")
-
-    @action()
-    def cancel(self) -> None:
-        self.panel.ui.cancelButton.click()
-
-    @action(index=number, how=st.sampled_from(("finish", "error", "hang")))
-    def start_a_script(self, index: int, how: str) -> None:
-        self.children.how = how
-        if self.script is None and (volume := self.pick(index, "vtkMRMLScalarVolumeNode")):
-            try:
-                self.script = self.panel.logic.start(self.panel.logic.request(volume, "toy-120"))
-            except ClassScaleError:
-                self.script = None
-
-    @action(cancel=st.booleans())
-    def end_the_script(self, cancel: bool) -> None:
-        if self.script is not None:
-            end = time.monotonic() + 0.2
-            while not cancel and self.script.state == "running" and time.monotonic() < end:
-                time.sleep(0.005)
-                self.script.poll()
-            self.script.cancel()
-            self.script = None
-
-    # --- actions: models
-
-    @action(file=st.sampled_from(("two channels", "copy.zip", "evil.zip", "ct.nrrd")))
-    def drop(self, file: str) -> None:
-        path = self._two if file == "two channels" else self.folder / file
-        if file == "copy.zip":
-            shutil.copy(ROOT / "Resources" / "Models" / "toy-120.zip", path)
-        elif file == "evil.zip":
-            path.write_bytes(b"PK\x05\x06" + bytes(18))
-        mime = qt.QMimeData()
-        mime.setUrls([qt.QUrl.fromLocalFile(str(path))])
-        event = qt.QDropEvent(qt.QPoint(5, 5), qt.Qt.CopyAction, mime, qt.Qt.LeftButton, qt.Qt.NoModifier)
-        if self.open:
-            self.panel.model_drop.eventFilter(self.panel.widget, event)
-
-    @action(yes=yes)
-    def remove_model(self, yes: bool) -> None:
-        self.yes = yes
-        if self.open:
-            self.panel.models.remove()
-
-    @action()
-    def delete_a_dropped_model(self) -> None:
-        (self.folder / "copy.zip").unlink(missing_ok=True)
-
-    @action(yes=yes, file=st.sampled_from(("", "a", "arrives")))
-    def download(self, yes: bool, file: str) -> None:
-        self.yes, self.file = yes, file
-        if self.open and not self.panel.ui.downloadButton.isHidden():
-            self.panel.ui.downloadButton.click()
-
-    @action()
-    def read_catalogue_again(self) -> None:
-        self.panel.models.reload()
-
-    @action(opened=st.booleans())
-    def read_card(self, opened: bool) -> None:
-        (self.panel.models.show_card if opened else self.panel.models.close)()
