@@ -15,7 +15,7 @@ import re
 import sys
 import unicodedata
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from ..errors import CatalogError, ModelError
@@ -90,6 +90,12 @@ def entry_named(text: str, catalog: Catalog) -> Entry | None:
     return catalog.find(text)
 
 
+@lru_cache(maxsize=1)
+def _entries_of(file: Path, modified: int) -> tuple[Entry, ...]:
+    """Return the entries of ``models.json``, which the panel asks for at every choice of a model."""
+    return read_entries(file, own=False)
+
+
 class Catalog:
     """List, find, download, remove and add models.
 
@@ -116,7 +122,8 @@ class Catalog:
 
     @cached_property
     def _known(self) -> tuple[Entry, ...]:
-        return read_entries(resource("Catalog", "models.json"), own=False)
+        file = resource("Catalog", "models.json")
+        return _entries_of(file, file.stat().st_mtime_ns if file.exists() else 0)
 
     def _own(self) -> tuple[Entry, ...]:
         return read_entries(self._own_file, own=True) if self._own_file.exists() else ()

@@ -171,8 +171,11 @@ def whole_number(text: str, what: str, largest: int) -> int:
 
 
 def _code(cells: dict[str, str], columns: tuple[str, ...]) -> Code | None:
-    code = Code(*(cells.get(column, "") for column in columns))
-    if not any(astuple(code)):
+    given = [cells.get(column, "") for column in columns]
+    if not any(given):  # as of most classes
+        return None
+    code = Code(*given)
+    if not (code.scheme or code.value or code.meaning):
         return None
     if not (code.scheme and code.value):
         raise LabelTableError(f"{columns[0]} and {columns[1]} must both be given, or neither of them.")

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterable
 from email.parser import HeaderParser
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -112,11 +113,27 @@ def unmet(requirements: Iterable[str], kept: Collection[str]) -> list[str]:
             continue
         seen.add(name)
         try:
-            waiting += [(Requirement(line), True) for line in distribution(name).requires or []]
+            installed = distribution(name)
+            metadata = installed.read_text("METADATA")  # other kinds of packages have other files
+            needs = installed.requires if metadata is None else _needs(metadata)
+            waiting += [(_requirement(line), True) for line in needs or []]
         except PackageNotFoundError:
             if needed:
                 found.append(f"{requirement.name}{requirement.specifier}")
     return sorted(found)
+
+
+@cache
+def _needs(metadata: str) -> tuple[str, ...]:
+    """Return the lines of ``METADATA`` that name what a package needs; parsing it takes the longest here."""
+    return tuple(HeaderParser().parsestr(metadata).get_all("Requires-Dist", ()))
+
+
+@cache
+def _requirement(line: str) -> Requirement:
+    from packaging.requirements import Requirement
+
+    return Requirement(line)
 
 
 def _contents(folder: Path) -> tuple[dict[str, list], list[str]]:
