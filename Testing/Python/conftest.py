@@ -275,10 +275,14 @@ def answers(monkeypatch):
     return told
 
 
+# Files whose runs are children of ``warm_child.py``, by how their names begin.
+WARM = "test_module_", "test_panel_", "test_scene_", "test_server.", "test_server_faults", "test_remote_segmenter"
+
+
 @pytest.fixture(autouse=True)
 def warm_children(request, monkeypatch):
-    """In tests of Slicer's side, segmentation processes are forked from one that has loaded torch and nnU-Net."""
-    if request.path.name.startswith(("test_module_", "test_panel_", "test_scene_")):
+    """In tests of Slicer's side and of the server, segmentation processes are forked from one that has loaded torch."""
+    if request.path.name.startswith(WARM):
         from ClassScaleSegLib.process import child
         from warm_children import WarmChildren
 
