@@ -995,6 +995,10 @@
         <translation>Mehr als {most_layers} Segmente überlappen sich an einer Stelle. Nehmen Sie weniger davon.</translation>
     </message>
     <message>
+        <source>Name the folder that holds all of its slices.</source>
+        <translation>Nennen Sie den Ordner, der alle Schichten enthält.</translation>
+    </message>
+    <message>
         <source>No Python interpreter was found for the child process. Name one (python=...).</source>
         <translation>Für den Kindprozess wurde kein Python-Interpreter gefunden. Geben Sie einen an (python=...).</translation>
     </message>
@@ -1213,6 +1217,14 @@
     <message>
         <source>The geometry does not span a volume: spacing {spacing}, origin {origin}, direction {direction}.</source>
         <translation>Die Geometrie spannt kein Volumen auf: Voxelabstand {spacing}, Ursprung {origin}, Richtung {direction}.</translation>
+    </message>
+    <message>
+        <source>The header calls it a localizer, of which a folder would be refused. It is segmented as named.</source>
+        <translation>Der Header nennt sie einen Localizer; ein Ordner davon würde abgelehnt. Sie wird segmentiert, weil Sie sie selbst genannt haben.</translation>
+    </message>
+    <message>
+        <source>The header calls it a localizer, which is no volume: name the folder of the series itself.</source>
+        <translation>Der Header nennt sie einen Localizer, der kein Volumen ist: Nennen Sie den Ordner der eigentlichen Serie.</translation>
     </message>
     <message>
         <source>The headers of {name} do not allow a DICOM segmentation ({error}). Write .seg.nrrd.</source>
@@ -2867,6 +2879,10 @@
         <translation>{files} liegt außerhalb von {files2}: Sie haben keinen Ort gemeinsam. Vergleichen Sie die Ursprünge von beiden.</translation>
     </message>
     <message>
+        <source>{file} accompanies images and is none (Modality {modality}). Name the folder of the series.</source>
+        <translation>{file} begleitet Bilder und ist selbst keines (Modality {modality}). Nennen Sie den Ordner der Serie.</translation>
+    </message>
+    <message>
         <source>{file} asks for no token.</source>
         <translation>{file} verlangt kein Token.</translation>
     </message>
@@ -3331,8 +3347,8 @@
         <translation>{file} ist eine Datei eines Modells: Geben Sie den Ordner darüber an: {model}</translation>
     </message>
     <message>
-        <source>{file} is one slice of a DICOM series. Name the folder that holds all of its slices.</source>
-        <translation>{file} ist eine Schicht einer DICOM-Serie. Geben Sie den Ordner an, der alle ihre Schichten enthält.</translation>
+        <source>{file} is one slice of a DICOM series. {remedy}</source>
+        <translation>{file} ist eine Schicht einer DICOM-Serie. {remedy}</translation>
     </message>
     <message>
         <source>{file} is read as ITK does, as in the training of this model.</source>
