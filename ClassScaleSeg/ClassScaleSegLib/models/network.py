@@ -6,6 +6,7 @@ allocate nothing before they are known to fit the weights. The loaded weights th
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -46,7 +47,7 @@ def construct_network(entries: dict, channels: int, outputs: int, train: bool = 
             return MeshNet(channels, outputs, **arguments)
         if network.unet:
             imported = architecture["_kw_requires_import"]
-            return get_network_from_plans(
+            built = get_network_from_plans(
                 architecture["network_class_name"],
                 arguments,
                 imported,
@@ -55,6 +56,10 @@ def construct_network(entries: dict, channels: int, outputs: int, train: bool = 
                 train,
                 deep_supervision=train,
             )
+            # It looks for classes by exceptions that hold their own frames, and with them those of all callers and
+            # whatever these have: a model would stay in memory beside the next one. Such new garbage takes no time.
+            gc.collect(1)
+            return built
         if "nonlin" in arguments:
             arguments = {**arguments, "nonlin": getattr(torch.nn, arguments["nonlin"].rpartition(".")[2])}
         return _primus_class(name)(input_channels=channels, num_classes=outputs, **arguments)
