@@ -301,6 +301,16 @@ def test_voxels_in_a_file_that_is_missing_or_too_short_are_told(tmp_path):
             read(file)
 
 
+def test_headers_may_have_colons_and_letters_of_every_language(tmp_path):
+    sitk.WriteImage(volume(), str(file := tmp_path / "Köpfe.mhd"))
+    file.write_bytes(file.read_bytes().replace(b" = ", b" : "))
+    read = read_image(file, 1)
+    assert read.notices == () and read.spacing == (3, 2, 1)
+    (tmp_path / "Köpfe.raw").unlink()
+    with pytest.raises(ImageError, match="Köpfe.mhd has its voxels in Köpfe.raw, which is missing"):
+        read_image(file, 1)
+
+
 def test_an_image_of_freesurfer_is_known(tmp_path):
     (tmp_path / "T1.mgz").write_bytes(b"\x1f\x8b")
     with pytest.raises(

@@ -6,6 +6,7 @@ ITK would take the first for 0 or 1 mm, pass over the unit, and take 1 mm for a 
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..errors import ImageError, shown
 
 _META = ("offset", "position", "origin", "elementspacing", "transformmatrix", "rotation", "orientation")
 _META_FILES, _NRRD_FILES = (".mha", ".mhd"), (".nrrd", ".nhdr")
+_META_SIGNS, _NRRD_SIGNS = "=:", ":"
 _VOXELS = "elementdatafile"  # where the voxels of a MetaImage file are
 _MOST_ENTRIES = 100_000  # nine for each segment; ITK takes about a minute for these, and hours for a million
 _UNITS = ("m", "cm", "um", "\u00b5m", "\u03bcm", "micron", "microns", "nm", "inch", "in")  # lengths besides mm
@@ -44,13 +46,14 @@ def check_text_header(path: Path, dimensions: int) -> None:
     """
     name = path.name.lower()
     if name.endswith(_META_FILES):
-        for field, value in _fields(path, "="):
+        for field, value in _fields(path, _META_SIGNS):
             if field == _VOXELS and _is_missing(path, value):
-                raise ImageError(f"{path} has its voxels in {shown(value)[:200]}, which is missing. Copy it there too.")
+                name = shown(_utf8(value))[:200]
+                raise ImageError(f"{path} has its voxels in {name}, which is missing. Copy it there too.")
             if field in _META and not all(map(_is_number, value.split())):
                 raise ImageError(f"{path} has {field} = {shown(value)[:80]}, which are no numbers. Correct its header.")
     elif name.endswith(_NRRD_FILES):
-        for field, value in _fields(path, ":"):
+        for field, value in _fields(path, _NRRD_SIGNS):
             given = re.findall(r'"([^"]*)"', value) if field in ("space units", "units") else []
             if units := [unit for unit in map(_utf8, given) if unit.strip().lower() in _UNITS]:
                 raise ImageError(
@@ -70,27 +73,34 @@ def says_spacing(path: Path) -> bool:
     """Return whether the header of a MetaImage or NRRD file says how far voxels are apart; true of other files."""
     name = path.name.lower()
     if name.endswith(_META_FILES):
-        return any(field in ("elementspacing", "elementsize") for field, _ in _fields(path, "="))
+        return any(field in ("elementspacing", "elementsize") for field, _ in _fields(path, _META_SIGNS))
     if name.endswith(_NRRD_FILES):
-        return any(field in ("spacings", "space directions") for field, _ in _fields(path, ":"))
+        return any(field in ("spacings", "space directions") for field, _ in _fields(path, _NRRD_SIGNS))
     return True
 
 
 def _is_missing(path: Path, voxels: str) -> bool:
     """Return whether the voxels of a MetaImage file are in another one, a single one, that is not there."""
     one = voxels and voxels.lower() != "local" and not voxels.lower().startswith("list") and "%" not in voxels
-    return bool(one) and not (path.parent / voxels).exists()
+    try:
+        return bool(one) and not (path.parent / os.fsdecode(voxels.encode("latin-1"))).exists()
+    except UnicodeDecodeError:  # as on Windows, which has no such names
+        return False
 
 
-def _fields(path: Path, sign: str) -> Iterator[tuple[str, str]]:
+def _fields(path: Path, signs: str) -> Iterator[tuple[str, str]]:
+    """Yield the fields of a header, their names in small letters, as Latin-1.
+
+    :param signs: each of them may stand between a field and its value.
+    """
     with path.open("rb") as file:
         for line in file.read(_LONGEST).split(b"\n"):
-            field, found, value = line.decode("latin-1").partition(sign)
+            field, *value = re.split(f"[{signs}]", line.decode("latin-1"), maxsplit=1)
             field = field.strip().lower()
-            if sign == ":" and not line.strip():
+            if signs == _NRRD_SIGNS and not line.strip():
                 return  # the voxels follow
-            if found:
-                yield field, value.strip()
+            if value:
+                yield field, value[0].strip()
             if field == _VOXELS:
                 return
 
