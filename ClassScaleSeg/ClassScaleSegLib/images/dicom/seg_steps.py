@@ -78,7 +78,8 @@ def find_steps(places: np.ndarray, normal: np.ndarray, header: SliceHeader, imag
 
     SpacingBetweenSlices counts where it fits all gaps; else the slices of the image, if the frames lie in them; else
     SliceThickness, if slices of it can touch. Where they can only if some between have no frame, they do if the
-    segmentation refers to as many images; otherwise the largest distance that fits all gaps counts.
+    segmentation refers to as many images; otherwise the largest distance that fits all gaps counts. It is a doubt if
+    frames lie in every third slice of the image, and are three times as thick: they may be of another series.
 
     :param places: of the slices with frames, ``(n, 3)``, mm, in their order along ``normal``.
     :param image: the grid of an image that may have been segmented.
@@ -88,9 +89,9 @@ def find_steps(places: np.ndarray, normal: np.ndarray, header: SliceHeader, imag
         return Steps([])
     if header.distance and (steps := _whole(gaps, header.distance, _FITS)):
         return Steps(steps)
-    if image is not None and (steps := _steps_in(image, places, normal)):
-        return Steps(steps)
     thickness = header.thickness or 0.0
+    if image is not None and (steps := _steps_in(image, places, normal)):
+        return Steps(steps, _doubt_of_image(steps, float(gaps.sum()) / sum(steps), thickness))
     if steps := _whole(gaps, thickness, _FITS_WELL):
         common = int(np.gcd.reduce(steps))
         if common == 1:
@@ -109,6 +110,21 @@ def find_steps(places: np.ndarray, normal: np.ndarray, header: SliceHeader, imag
                 steps, f"Its frames are {distance:.4g} mm apart, or a multiple of it. {_NONE_BETWEEN} {_UNKNOWN}"
             )
     return Steps([1] * len(gaps))  # which form no grid
+
+
+def _doubt_of_image(steps: list[int], distance: float, thickness: float) -> str:
+    """Return a sentence if frames that lie in slices of an image may also be those of a series with thicker ones.
+
+    :param distance: between slices of the image, mm.
+    """
+    common = int(np.gcd.reduce(steps))
+    if common == 1 or abs(thickness / distance - common) >= _FITS_WELL * common:
+        return ""
+    return (
+        f"Its frames are {common * distance:.4g} mm apart, or a multiple of it, and as thick, so they may touch. As "
+        f"they lie in slices that are {distance:.4g} mm apart in the image or in the other segmentation, it is taken "
+        f"to have empty slices between. {_UNKNOWN}"
+    )
 
 
 def _whole(gaps: np.ndarray, distance: float, tolerance: float) -> list[int]:
