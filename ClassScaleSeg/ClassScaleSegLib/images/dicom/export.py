@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import ImageError, OutputError, reason
+from ...errors import ImageError, OutputError, reason, shown
 from ...files import unwritable
 from .headers import Slice, is_dicom, read_slices, visible_files
 from .series import not_a_volume, read_places
@@ -115,7 +115,7 @@ def link_series(series: ExportedSeries, folder: Path) -> Path:
 
     :param folder: in which the folder of the series is.
     :returns: the folder of the series.
-    :raises OutputError: if it has other files, also of the same names, or cannot be written.
+    :raises OutputError: if it is of another series, has other files, also of the same names, or cannot be written.
     """
     target, earlier = folder / series.name, folder / series.other_name
     wanted = dict(zip(_file_names(series.files), series.files, strict=True))
@@ -123,6 +123,11 @@ def link_series(series: ExportedSeries, folder: Path) -> Path:
         if series.other_name and _is_of(series, earlier, wanted) and not _is_of(series, target, wanted):
             target = earlier
         target.mkdir(parents=True, exist_ok=True)
+        if (owner := _owner(target)) not in ("", series.uid):  # as of another patient, whose results have this name
+            raise OutputError(
+                f"{target} is the folder of another series ({shown(owner)[:64]}) than {series.uid}. Remove the folder, "
+                "or name another one for the sorted series."
+            )
         for entry in visible_files(target):
             if _is_dead(entry):  # the export was somewhere else
                 entry.unlink()
@@ -140,7 +145,8 @@ def link_series(series: ExportedSeries, folder: Path) -> Path:
                     f"{target / name} is another file than {file}. Remove the folder, or name another one for the "
                     "sorted series."
                 )
-        (target / _OWNER).write_text(series.uid, encoding="utf-8")
+        if not owner:
+            (target / _OWNER).write_text(series.uid, encoding="utf-8")
     except OSError as error:
         raise unwritable(target, error) from error
     return target
@@ -167,10 +173,13 @@ def _is_of(series: ExportedSeries, folder: Path, files: dict[str, Path]) -> bool
 
     :param files: of the series, by the names that they have there.
     """
-    owner = folder / _OWNER
-    if owner.is_file() and owner.read_text(encoding="utf-8", errors="replace") == series.uid:
-        return True
-    return _holds_some(folder, files)
+    return _owner(folder) == series.uid or _holds_some(folder, files)
+
+
+def _owner(folder: Path) -> str:
+    """Return the UID of the series for which a folder was made; "" if it does not say so."""
+    file = folder / _OWNER
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
 
 def _holds_some(folder: Path, files: dict[str, Path]) -> bool:
