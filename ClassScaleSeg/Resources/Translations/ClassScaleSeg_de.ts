@@ -879,6 +879,10 @@
         <translation>Die Frames sind in ihren Ebenen verschoben, um bis zu {value} mm, und bilden daher kein Gitter. Exportieren Sie die Serie mit ganzen Schichten.</translation>
     </message>
     <message>
+        <source>Its frames are {common} mm apart, or a multiple of it, and as thick, so they may touch. As they lie in slices that are {distance} mm apart in the image or in the other segmentation, it is taken to have empty slices between. {unknown}</source>
+        <translation>Die Frames liegen {common} mm oder ein Vielfaches davon auseinander und sind ebenso dick, können sich also berühren. Weil sie in Schichten liegen, die im Bild oder in der anderen Segmentierung {distance} mm auseinander sind, werden dazwischen leere Schichten angenommen. {unknown}</translation>
+    </message>
+    <message>
         <source>Its frames are {common} mm apart, or a multiple of it, and {thickness} mm thick.</source>
         <translation>Ihre Frames liegen {common} mm oder ein Vielfaches davon auseinander und sind {thickness} mm dick.</translation>
     </message>
@@ -4219,8 +4223,8 @@
         <translation>{value} hat seine Abstände in {units} ({field}), und nur mm werden gelesen. Rechnen Sie die Zahlen im Header um, oder exportieren Sie die Datei neu.</translation>
     </message>
     <message>
-        <source>{value} has its voxels in {value2}, which is missing. Copy it there too.</source>
-        <translation>{value} hat seine Voxel in {value2}, das fehlt. Kopieren Sie es auch dorthin.</translation>
+        <source>{value} has its voxels in {name}, which is missing. Copy it there too.</source>
+        <translation>{value} hat seine Voxel in {name}, das fehlt. Kopieren Sie es auch dorthin.</translation>
     </message>
     <message>
         <source>{value} has lost its transform meanwhile, or has got another one.</source>
