@@ -222,6 +222,7 @@ def segment_here(cohort: CohortJob, cases: Sequence[Case], models: JobModels, re
                 reporter.error(sentence)
                 failed.append(case.name)
                 add_failed(report, case, sentence, reporter)
+                del sentence  # whose frames have the image of the case
         reporter.leave()
     written = cohort.written(cases, models, failed, reporter)
     reporter.end(len(cases) - len(failed) - skipped, skipped, failed, kept, written)

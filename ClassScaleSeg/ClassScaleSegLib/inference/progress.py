@@ -190,10 +190,13 @@ class Monitor:
             self.check()
             meanwhile()
             thread.join(0.1)
-        (result,) = outcome
-        if isinstance(result, BaseException):
+        result = outcome.pop()
+        if not isinstance(result, BaseException):
+            return result
+        try:
             raise result
-        return result
+        finally:
+            del result  # which would hold its own frame, and with it the image and the model of the callers
 
     def check(self) -> None:
         """Stop the job if that was requested.
