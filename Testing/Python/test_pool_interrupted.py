@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from ClassScaleSegLib.commands.main import ExitCode
 
 pytest.importorskip("torch")
 
@@ -87,3 +88,11 @@ def test_ctrl_c_is_one_line_in_the_pools_of_nnunet_too(tmp_path):
         os.killpg(command.pid, signal.SIGINT)
         said = command.communicate(timeout=30)[0]
     assert (said, command.returncode) == ("Cancelled.\n", 130)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="on Windows a signal to the process itself ends it")
+def test_a_second_ctrl_c_while_the_process_ends_prints_no_traceback():
+    ended, again = int(ExitCode.CANCELLED), "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))"
+    code = f"import atexit, os, signal; from ClassScaleSegLib.process.ending import leave; {again}; leave({ended})"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (-signal.SIGINT, "")

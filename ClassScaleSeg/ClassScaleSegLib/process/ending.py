@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -56,6 +57,8 @@ def leave(code: int) -> NoReturn:
     With torch and nnU-Net, Python would search hundreds of thousands of them for cycles, for most of a second. It must
     do so after Triton was loaded, whose bindings would report everything that is left as a leak.
     """
+    if code == ExitCode.CANCELLED:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C again ends it at once, without a traceback
     if "triton._C.libtriton" not in sys.modules:
         gc.disable()
         gc.freeze()
