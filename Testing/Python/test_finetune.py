@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -290,6 +291,22 @@ def test_files_where_the_command_is_run_are_not_taken_for_modules(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(subcommand, "_CHILD", "import statistics")
     assert subcommand.run_subcommand([], {}, tmp_path / "log.txt", print, print).code == 0
+
+
+def test_a_process_that_outlives_a_step_and_still_prints_is_no_fault(tmp_path, monkeypatch):
+    later = "import sys, time; time.sleep(1); print('later', file=sys.stderr, flush=True); time.sleep(1)"
+    start = f"subprocess.Popen([sys.executable, '-c', {later!r}], stdout=subprocess.DEVNULL)"
+    monkeypatch.setattr(subcommand, "_CHILD", f"import subprocess; {start}")
+    monkeypatch.setattr(subcommand, "_SECONDS_TO_READ", 0.1)
+    faults: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", faults.append)
+    told: list[str] = []
+    before = threading.enumerate()
+    ended = subcommand.run_subcommand(["plan"], {}, tmp_path / "plan.txt", told.append, told.append)
+    assert ended == (0, "")
+    for thread in {*threading.enumerate()} - {*before}:
+        thread.join()
+    assert ("".join(told), faults) == ("later\n", [])
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no folder that nobody can write")

@@ -60,7 +60,8 @@ def run_subcommand(
         log_line(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(arguments)}")
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
             assert child.stdout is not None and child.stderr is not None
-            errors = threading.Thread(target=_pass_on, args=(child.stderr, log_line, on_errors), daemon=True)
+            pipe, child.stderr = child.stderr, None  # the thread closes it: it may still read when this one goes on
+            errors = threading.Thread(target=_pass_on, args=(pipe, log_line, on_errors), daemon=True)
             errors.start()
             with _ended(child):
                 for line in child.stdout:
@@ -93,13 +94,14 @@ class _LogLines:
 def _pass_on(pipe: IO[bytes], log_line: Callable[[str], None], tell: Callable[[str], None]) -> None:
     """Tell what comes through a pipe, and write its lines into the log, a progress bar as it was at last."""
     decoder, line = codecs.getincrementaldecoder("utf-8")("replace"), ""
-    while piece := os.read(pipe.fileno(), _CHUNK):
-        text = decoder.decode(piece)
-        tell(text)
-        *lines, line = (line + text).split("\n")
-        for each in lines:
-            log_line(each.rstrip("\r").rpartition("\r")[2])
-        line = line.rpartition("\r")[2] if not line.endswith("\r") else line[-_CHUNK:]
+    with pipe:
+        while piece := os.read(pipe.fileno(), _CHUNK):
+            text = decoder.decode(piece)
+            tell(text)
+            *lines, line = (line + text).split("\n")
+            for each in lines:
+                log_line(each.rstrip("\r").rpartition("\r")[2])
+            line = line.rpartition("\r")[2] if not line.endswith("\r") else line[-_CHUNK:]
     if line:
         log_line(line.rpartition("\r")[2])
 
