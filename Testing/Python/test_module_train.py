@@ -178,6 +178,32 @@ def test_what_is_missing_is_said(train, child, told, field, sentence):
     assert told[0].startswith(sentence) and child == []
 
 
+@pytest.mark.parametrize("field", ["folder", "output"])
+def test_a_path_that_depends_on_the_current_folder_is_refused(train, child, told, field):
+    getattr(train, field).text = "mine.zip"
+    train.start_button.click()
+    assert told[0].startswith("mine.zip does not say where it is. Give the whole path") and child == []
+
+
+def test_the_home_folder_may_be_typed_as_a_tilde(train, child, tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    train.output.text = ""
+    train.folder.text = "~/cases"
+    assert train.cases.text.startswith("2 cases") and train.output.text == str(tmp_path / "cases.zip")
+    train.output.text = "~/mine.zip"
+    train.start_button.click()
+    assert child[0].arguments[0] == str(tmp_path / "cases")
+    assert child[0].arguments[4] == str(tmp_path / "mine.zip")
+
+
+@pytest.mark.parametrize("typed", ["/", ".", "..", "/x/" + "n" * 300, "a\0b"])
+def test_a_folder_that_is_typed_letter_by_letter_does_no_harm(train, typed):
+    for end in range(len(typed) + 1):
+        train.folder.text = typed[:end]
+    assert proposed_output("/") == "" and train.cases.text
+
+
 def test_packages_that_are_missing_are_asked_for(panel, train, child, told, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(process_module, "TrainingProcess", Child)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import slicer
 from slicer.i18n import tr as _
@@ -17,6 +17,8 @@ _SUFFIX = ".zip"
 @dataclass(frozen=True)
 class Choices:
     """What is trained, and how.
+
+    Paths are whole ones: the child process runs in another folder.
 
     :ivar folder: the training folder.
     :ivar model: the model to begin with: its id in the catalogue.
@@ -55,7 +57,15 @@ class Choices:
             return _("Choose the model to begin with.")
         if not self.output:
             return _("Choose the file of the new model.")
+        for path in (self.folder, self.output):
+            if not os.path.isabs(path):
+                return _("{path} does not say where it is. Give the whole path, or choose it.").format(path=path)
         return ""
+
+
+def typed_path(text: str) -> str:
+    """Return the path that a user has typed, with the home folder in place of ``~``."""
+    return os.path.expanduser(text.strip())
 
 
 def remembered() -> Choices:
@@ -75,12 +85,15 @@ def remember(choices: Choices) -> None:
 
 
 def proposed_output(folder: str) -> str:
-    """Return where the new model of a training folder can be written: beside it, under a name that is free."""
-    if not folder:
+    """Return where the new model of a training folder can be written: beside it, under a name that is free.
+
+    :param folder: may be typed by half; empty if nothing can be proposed for it.
+    """
+    above, name = os.path.split(folder.rstrip(os.sep + (os.altsep or "")))
+    if not name:
         return ""
-    number, path = 1, Path(folder)
-    file = path.with_name(path.name + _SUFFIX)
-    while file.exists():
+    number, file = 1, os.path.join(above, name + _SUFFIX)
+    while os.path.exists(file):
         number += 1
-        file = path.with_name(f"{path.name}-{number}{_SUFFIX}")
-    return str(file)
+        file = os.path.join(above, f"{name}-{number}{_SUFFIX}")
+    return file

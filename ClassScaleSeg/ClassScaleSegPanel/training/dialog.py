@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from ..widgets.folders import TRAINING_FOLDER, ask_folder
 from ..widgets.keyboard import name_from_label
 from ..widgets.texts import Wrapping, ask, tell_error, tip
 from ..widgets.whole_texts import WholeTexts
-from .choices import EPOCHS, Choices, proposed_output, remember, remembered
+from .choices import EPOCHS, Choices, proposed_output, remember, remembered, typed_path
 from .progress import TrainingProgress
 
 if TYPE_CHECKING:
@@ -137,8 +138,8 @@ class TrainingDialog:
         """Return what the open dialog shows."""
         data = {name: getattr(self, name).itemData(getattr(self, name).currentIndex) for name in _LISTS}
         return Choices(
-            folder=self.folder.text.strip(),
-            output=self.output.text.strip(),
+            folder=typed_path(self.folder.text),
+            output=typed_path(self.output.text),
             validate=bool(self.validate.checked),
             corrected=bool(self.corrected.checked),
             **{name: value if value is not None else getattr(Choices(), name) for name, value in data.items()},
@@ -153,7 +154,7 @@ class TrainingDialog:
             tell_error(need, title)
             return
         question = _("{file} exists. Replace it once the training is done?")
-        replace = Path(choices.output).exists()
+        replace = os.path.isfile(choices.output)
         if replace and not ask(question.format(file=choices.output), title):
             return
         try:
@@ -250,14 +251,14 @@ class TrainingDialog:
     def _follow_folder(self) -> None:
         """Propose another output for another folder, unless the user has chosen one."""
         if self.output.text in ("", self._proposed):
-            self._proposed = proposed_output(self.folder.text.strip())
+            self._proposed = proposed_output(typed_path(self.folder.text))
             self.output.text = self._proposed
         self._tell_cases()
 
     def _tell_cases(self) -> None:
         from ClassScaleSegLib.scene.training_folder import saved_cases
 
-        folder = self.folder.text.strip()
+        folder = typed_path(self.folder.text)
         try:
             cases = saved_cases(Path(folder)) if folder else []
         except ClassScaleError as error:

@@ -6324,6 +6324,10 @@
         <source>Choose the model to begin with.</source>
         <translation>Wählen Sie das Modell, mit dem begonnen wird.</translation>
     </message>
+    <message>
+        <source>{path} does not say where it is. Give the whole path, or choose it.</source>
+        <translation>{path} sagt nicht, wo es liegt. Geben Sie den ganzen Pfad an, oder wählen Sie ihn aus.</translation>
+    </message>
 </context>
 <context>
     <name>training.dialog</name>
