@@ -396,3 +396,15 @@ def test_a_step_leaves_its_sentence(tmp_path, capfd):
     )
     assert ended.code > 0 and ended.error.strip() and ended.error.strip() in capfd.readouterr().out
     assert [file.name for file in tmp_path.iterdir()] == ["export.txt"]
+
+
+def test_a_step_that_was_killed_is_explained(steps, corrected, capsys):
+    def killed(arguments, *more):
+        return subcommand.Ended(-9, "") if arguments[0] == "plan" else steps(arguments, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune_command, "run_subcommand", killed)
+        assert finetune(corrected) == finetune(corrected, "--json-progress") == ExitCode.FAULT
+    told = capsys.readouterr()
+    sentence = "was killed (-9), most likely by the system because memory ran out. Close other programs. The step plan"
+    assert sentence in told.err and sentence in parse_event(told.out.splitlines()[-1]).text

@@ -118,6 +118,11 @@ def test_cases_of_an_interrupted_preprocessing_are_not_trained_on(root, monkeypa
             ExitCode.OUT_OF_MEMORY,
             "preprocessed cases of Dataset703_ToyAtlas4 was killed, most likely because memory ran out.",
         ),
+        (
+            torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore."),
+            ExitCode.OUT_OF_MEMORY,
+            "Memory has run out (CUDA out of memory. Tried to allocate 2.00 GiB). Close other programs",
+        ),
     ],
 )
 def test_what_nnunet_meets_is_a_sentence(root, monkeypatch, capsys, fault, code, sentence):

@@ -26,7 +26,7 @@ from ClassScaleSegLib.labels.sides import pair_of_sides
 from ClassScaleSegLib.models.files import open_source
 from ClassScaleSegLib.models.identity import model_sha256
 from ClassScaleSegLib.models.model import read_parts
-from ClassScaleSegLib.process.exit_codes import ExitCode, exit_code
+from ClassScaleSegLib.process.exit_codes import ExitCode, exit_code, explain_exit
 from ClassScaleSegLib.process.parent_watch import ParentWatch
 
 from ..data.collect.cases import folders_in
@@ -112,9 +112,10 @@ class _Work:
         log.parent.mkdir(exist_ok=True)
         ended = run_subcommand([name, *arguments], variables, log, self.report.output, self.report.errors)
         if ended.code:
+            why = "" if ended.error else explain_exit(ended.code, (), "Close other programs.") + " "
             self.report.failed(
-                f"The step {name} has failed. Settle what it says (the rest of its output is in {log}), and run the "
-                "same command again: it goes on there.",
+                f"{why}The step {name} has failed. Settle what it says (the rest of its output is in {log}), and run "
+                "the same command again: it goes on there.",
                 ended.error,
             )
             raise _StepFailed(ended.code if ended.code > 0 else ExitCode.FAULT)

@@ -1,4 +1,4 @@
-"""Sentences for the faults of the machine that nnU-Net's own functions meet: full disks, killed processes."""
+"""Sentences for the faults of the machine that nnU-Net's own functions meet: no room left, killed processes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ClassScaleSegLib.errors import OutOfMemoryError
+from ClassScaleSegLib.errors import OutOfMemoryError, reason
 from ClassScaleSegLib.files import unwritable
+from ClassScaleSegLib.inference.memory_plan import is_out_of_memory
 
 _NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _BY_BLOSC = "Error while creating the NDArray"  # which does not say why
@@ -22,7 +23,7 @@ def as_sentences(folder: Path, killed: str = "") -> Iterator[None]:
     :param folder: in which nnU-Net writes.
     :param killed: the sentence for a process of nnU-Net that was killed, if it starts any.
     :raises OutputError: if a file cannot be written.
-    :raises OutOfMemoryError: if one of nnU-Net's processes was killed.
+    :raises OutOfMemoryError: if memory has run out, also that of the GPU, or one of nnU-Net's processes was killed.
     """
     try:
         yield
@@ -35,4 +36,10 @@ def as_sentences(folder: Path, killed: str = "") -> Iterator[None]:
             raise unwritable(folder, "the file system refuses a file; it may be full") from error
         if killed and _KILLED in str(error):
             raise OutOfMemoryError(killed) from error
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(
+                f"Memory has run out ({reason(error).rstrip('.')}). Close other programs, above all those that use the "
+                "GPU. If that is not enough, train a smaller model, or with a smaller patch_size or batch_size in the "
+                "plans."
+            ) from error
         raise
