@@ -120,9 +120,12 @@ def test_progress_is_shown_until_the_new_model_can_be_used(panel, train, child, 
     assert added == [str(tmp_path / "cases.zip")] and told == []
 
 
-def test_a_closed_dialog_opens_at_the_end(train, child, tmp_path):
+@pytest.mark.parametrize("by", ["button", "Escape", "frame"])
+def test_a_closed_dialog_opens_at_the_end(train, child, tmp_path, by):
     train.start_button.click()
-    train.close()
+    window = train.dialog
+    {"button": train.close, "Escape": window.reject, "frame": window.close}[by]()
+    assert train.dialog is None
     child[0].state, child[0].result = "finished", {"output": str(tmp_path / "cases.zip")}
     train.poll()
     assert train.dialog is not None and train.status.text == f"Done. The new model is {tmp_path / 'cases.zip'}."

@@ -117,17 +117,15 @@ class TrainingDialog:
         self.folder.connect("textChanged(QString)", lambda text: self._follow_folder())
         self._whole_texts.watch(self.dialog)
         self.render()
+        self.dialog.connect("finished(int)", lambda result: self._closed())
         self.dialog.resize(520, 560)
         self.dialog.show()
 
     def close(self) -> None:
         """Close the window if it is open; a training goes on."""
         if self.dialog is not None:
-            if self.process is None:
-                remember(self.choices())
             self.dialog.close()
-            self.dialog.deleteLater()
-            self.dialog = None
+            self._closed()
 
     def end(self) -> None:
         """Stop the training and close the window, because the application closes or the module is reloaded."""
@@ -211,6 +209,14 @@ class TrainingDialog:
             scroll = self.log.verticalScrollBar()
             scroll.value = scroll.maximum
         self.log.visible = bool(self._log)
+
+    def _closed(self) -> None:
+        """Remember the choices of a window that is closed, also by Escape or by its frame."""
+        if self.dialog is not None:
+            if self.process is None:
+                remember(self.choices())
+            self.dialog.deleteLater()
+            self.dialog = None
 
     def _end(self, status: str) -> None:
         self.timer.stop()
