@@ -50,6 +50,7 @@ def child(monkeypatch):
     Child.made.clear()
     yield Child.made
     slicer.app.userSettings().remove(choices_module._SETTING)
+    slicer.app.userSettings().remove(choices_module._SEEN)
     slicer.app.userSettings().remove("ClassScaleSeg/TrainingFolder")
 
 
@@ -149,6 +150,15 @@ def test_a_case_that_was_saved_elsewhere_begins_another_training(panel, train, c
     slicer.app.userSettings().setValue("ClassScaleSeg/TrainingFolder", str(tmp_path / "others"))
     panel.ui.trainButton.click()
     assert (train.folder.text, train.output.text) == (str(tmp_path / "others"), str(tmp_path / "others.zip"))
+
+
+def test_a_folder_that_was_typed_is_there_again(panel, train, child, tmp_path):
+    train.folder.text = str(tmp_path / "typed")
+    train.start_button.click()
+    train.end()
+    panel.ui.trainButton.click()
+    train.start_button.click()
+    assert child[1].arguments == child[0].arguments and child[1].arguments[0] == str(tmp_path / "typed")
 
 
 def test_a_fault_is_told(train, child, told):

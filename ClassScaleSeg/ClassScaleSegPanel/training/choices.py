@@ -9,7 +9,10 @@ from dataclasses import asdict, dataclass
 import slicer
 from slicer.i18n import tr as _
 
+from ..widgets.folders import TRAINING_FOLDER
+
 _SETTING = "ClassScaleSeg/Training"  # of all scenes: a training goes on after a restart
+_SEEN = "ClassScaleSeg/TrainingSeen"  # the folder in which cases were saved when it was remembered
 EPOCHS = (5, 10, 20, 50, 100, 250, 500, 1000)  # for which there are trainers
 _SUFFIX = ".zip"
 
@@ -82,6 +85,17 @@ def remembered() -> Choices:
 def remember(choices: Choices) -> None:
     """Keep what was chosen for the next time."""
     slicer.app.userSettings().setValue(_SETTING, json.dumps(asdict(choices)))
+    slicer.app.userSettings().setValue(_SEEN, _saved_in())
+
+
+def new_folder(choices: Choices) -> str:
+    """Return the folder in which cases are saved now, if it is another one than when choices were remembered."""
+    saved = _saved_in()
+    return saved if saved not in (choices.folder, str(slicer.app.userSettings().value(_SEEN) or "")) else ""
+
+
+def _saved_in() -> str:
+    return str(slicer.app.userSettings().value(TRAINING_FOLDER) or "")
 
 
 def proposed_output(folder: str) -> str:

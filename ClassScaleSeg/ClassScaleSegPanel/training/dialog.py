@@ -22,7 +22,7 @@ from ..widgets.folders import TRAINING_FOLDER, ask_folder
 from ..widgets.keyboard import name_from_label
 from ..widgets.texts import Wrapping, ask, tell_error, tip
 from ..widgets.whole_texts import WholeTexts
-from .choices import EPOCHS, Choices, proposed_output, remember, remembered, typed_path
+from .choices import EPOCHS, Choices, new_folder, proposed_output, remember, remembered, typed_path
 from .progress import TrainingProgress
 
 if TYPE_CHECKING:
@@ -231,9 +231,9 @@ class TrainingDialog:
 
     def _fill(self) -> None:
         """Show what was chosen last. Another folder, in which a case was saved since then, begins another training."""
-        kept, saved = remembered(), str(slicer.app.userSettings().value(TRAINING_FOLDER) or "")
-        installed = self._installed()
-        if saved != kept.folder and self.process is None:
+        kept, installed = remembered(), self._installed()
+        saved = new_folder(kept)
+        if saved and self.process is None:
             self._proposed = proposed_output(saved)
             kept = Choices(folder=saved, model=self._shown(), output=self._proposed)
         model = next((name for name in (kept.model, self._shown()) if name in installed), "")
