@@ -276,3 +276,7 @@ def test_every_number_of_epochs_has_a_trainer():
     from classscale_training.nnunet.finetune_command import trainer_of
 
     assert len({trainer_of(epochs) for epochs in choices_module.EPOCHS}) == len(choices_module.EPOCHS)
+
+
+def test_qt_can_ask_the_stand_in_of_a_progress_bar_for_its_text():
+    assert callable(qt.QProgressBar().text), "as an attribute, which asks Qt, it would call itself without end"

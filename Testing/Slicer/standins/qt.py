@@ -29,8 +29,8 @@ if sys.version_info < (3, 12):
     ctypes.pythonapi.Py_IncRef(ctypes.py_object([None] * (1 << 22)))
 custom_widgets: dict[str, type] = {}
 _shown: set[type] = set()
-# Qt calls these as methods of every widget class derived in Python, so they must not become attributes.
-_VIRTUAL = ("sizeHint", "minimumSizeHint")
+# Qt calls these as methods of widgets that Python has made, so they must not become attributes.
+_VIRTUAL = ("sizeHint", "minimumSizeHint", "QProgressBar.text")
 _SIGNAL = re.compile(r"2?\s*(\w+)\s*(?:\((.*)\))?\s*")
 
 
@@ -50,7 +50,8 @@ def _show_properties(kind: type) -> None:
     for index in range(meta.propertyOffset(), meta.propertyCount()):
         qt_property = meta.property(index)
         name = qt_property.name()
-        if name not in _VIRTUAL and not isinstance(kind.__dict__.get(name), QtCore.Property):
+        virtual = name in _VIRTUAL or f"{kind.__name__}.{name}" in _VIRTUAL
+        if not virtual and not isinstance(kind.__dict__.get(name), QtCore.Property):
             setattr(kind, name, _attribute(name, qt_property.isWritable()))
     if kind.__module__.startswith("PySide6"):
         kind.__setattr__ = _set_known
