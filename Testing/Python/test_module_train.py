@@ -161,6 +161,28 @@ def test_a_folder_that_was_typed_is_there_again(panel, train, child, tmp_path):
     assert child[1].arguments == child[0].arguments and child[1].arguments[0] == str(tmp_path / "typed")
 
 
+def test_the_keyboard_stays_where_start_and_stop_are(train, child):
+    train.dialog.activateWindow()
+    qt.QApplication.processEvents()
+    train.start_button.setFocus()
+    train.start()
+    assert qt.QApplication.focusWidget() is train.stop_button
+    train.stop()
+    assert qt.QApplication.focusWidget() is train.start_button
+
+
+def test_who_reads_the_log_is_left_where_he_is(train, child):
+    train.start_button.click()
+    scroll = train.log.verticalScrollBar()
+    child[0].log = "line\n" * 500
+    train.poll()
+    assert scroll.value == scroll.maximum > 0
+    scroll.value = 7
+    child[0].log += "one more\n"
+    train.poll()
+    assert scroll.value == 7
+
+
 def test_a_fault_is_told(train, child, told):
     train.start_button.click()
     child[0].state, child[0].error, child[0].log = "failed", "That is why.", "more"

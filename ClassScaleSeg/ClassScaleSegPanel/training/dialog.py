@@ -200,14 +200,19 @@ class TrainingDialog:
         running = self.process is not None
         for widget in (*(getattr(self, name) for name in (*_LISTS, *_FIELDS)), *self._browse_buttons):
             widget.enabled = not running
-        self.start_button.enabled, self.stop_button.enabled = not running, running
+        on, off = (self.stop_button, self.start_button) if running else (self.start_button, self.stop_button)
+        on.enabled = True
+        if off.focus:  # Qt would hand it to whatever comes next
+            on.setFocus()
+        off.enabled = False
         self.use_button.visible = bool(self._made)
         self.bar.visible, self.bar.value = running, self._progress.percent
         self.status.text = self._status
         if self.log.plainText != self._log:
-            self.log.plainText = self._log
             scroll = self.log.verticalScrollBar()
-            scroll.value = scroll.maximum
+            read = scroll.value if scroll.value < scroll.maximum else None  # somebody reads what was there before
+            self.log.plainText = self._log
+            scroll.value = scroll.maximum if read is None else read
         self.log.visible = bool(self._log)
 
     def _closed(self) -> None:
