@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import psutil
@@ -11,6 +12,7 @@ pytest.importorskip("nnunetv2")
 from ClassScaleSegLib.models.summary import summarize  # noqa: E402
 from ClassScaleSegLib.process import TrainingProcess  # noqa: E402
 from ClassScaleSegLib.process import training as module  # noqa: E402
+from ClassScaleSegLib.process.child import ChildProcess  # noqa: E402
 from collect_cases import Training  # noqa: E402
 from tiny_nnunet import SHIM  # noqa: E402
 
@@ -63,6 +65,25 @@ def test_what_it_refuses_is_the_error(tmp_path):
         process.start()
         assert process.wait() == "failed"
     assert process.error == f"{tmp_path / 'mine.pth'} must end in .zip: a bundle is a zip."
+
+
+class Printing(ChildProcess):
+    """Prints a bar, and an error of more lines than a line of the log may have letters."""
+
+    memory = ""
+
+    def _command(self):
+        event = {"event": "error", "message": "Dataset has 20 faults:\n" + "\n".join(["- " + 300 * "x"] * 20)}
+        return ["-c", f"import sys; sys.stderr.write('1/2\\r2/2\\n'); print({json.dumps(json.dumps(event))})"]
+
+
+def test_the_log_has_all_lines_of_an_error_and_the_last_state_of_a_bar():
+    with Printing() as process:
+        process.start()
+        assert process.wait() == "failed"
+    lines = process.log.splitlines()
+    assert "2/2" in lines and not any("1/2" in line for line in lines[1:])
+    assert "Dataset has 20 faults:" in lines and lines.count("- " + 300 * "x") == 20
 
 
 def test_the_trainer_is_found_beside_the_library_or_in_the_checkout(tmp_path, monkeypatch):

@@ -231,8 +231,9 @@ class ChildProcess:
                         self._note(event)
                         events.append(event)
                     elif line:
-                        self._log.append(line[:_LOG_LINE])
-                        self._output.append(line[:_LOG_LINE])
+                        shown = line.rpartition("\r")[2][:_LOG_LINE]  # of a progress bar, what it was at last
+                        self._log.append(shown)
+                        self._output.append(shown)
             child = self._child
             if self.state == "running" and not self._stopping and child is not None and self._has_ended(child):
                 self._conclude(child.returncode)
@@ -241,8 +242,7 @@ class ChildProcess:
         return [] if self._stopping else events
 
     def _note(self, event: Event) -> None:
-        if event.text:
-            self._log.append(event.text[:_LOG_LINE])
+        self._log.extend(line[:_LOG_LINE] for line in event.text.splitlines())
         if event.kind == "error":
             self._reported, self.kind = event.text, event.facts.get("kind")
         elif event.kind == "result":
