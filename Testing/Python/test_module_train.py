@@ -16,6 +16,7 @@ from ClassScaleSegPanel.install import packages
 from ClassScaleSegPanel.training import choices as choices_module
 from ClassScaleSegPanel.training.choices import Choices, proposed_output, remembered
 from ClassScaleSegPanel.training.progress import TrainingProgress
+from ClassScaleSegPanel.training.words import panel_words
 
 
 class Child:
@@ -189,6 +190,26 @@ def test_a_fault_is_told(train, child, told):
     train.poll()
     assert told == ["That is why."] and train.status.text == "That is why." and train.log.plainText == "more"
     assert train.start_button.enabled
+
+
+def test_a_long_fault_is_a_short_box_with_details_and_tells_of_the_dialog(train, child, monkeypatch):
+    boxes = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **more: boxes.append((text, more)))
+    train.start_button.click()
+    faults = ["The dataset has 20 faults:", *["- Say so with --missing background, or --overlap last."] * 20]
+    child[0].state, child[0].error = "failed", "\n".join(faults)
+    train.poll()
+    assert train.status.text == "The dataset has 20 faults: The log has the rest."
+    ((text, more),) = boxes
+    assert text == "The dataset has 20 faults:" and more["detailedText"].count("\n") == 20
+    said = more["detailedText"].splitlines()[-1]
+    assert said == '- Say so with "It is not in the image", or "The last of the labels wins".'
+
+
+def test_what_the_command_says_of_itself_is_said_of_the_dialog():
+    assert panel_words("Settle it, and run the same command again: it goes on there.").endswith(
+        ", and press Start: it goes on there."
+    )
 
 
 def test_a_model_that_exists_is_replaced_only_after_a_question(train, child, tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ from ..widgets.texts import Wrapping, ask, tell_error, tip
 from ..widgets.whole_texts import WholeTexts
 from .choices import EPOCHS, Choices, new_folder, proposed_output, remember, remembered, typed_path
 from .progress import TrainingProgress
+from .words import missing_texts, overlap_texts, panel_words
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.catalog.catalog import Catalog
@@ -189,8 +190,9 @@ class TrainingDialog:
             if self.dialog is None:
                 self.open()
         else:
-            fault = translated(process.error or "")
-            self._end(fault)
+            fault = panel_words(translated(process.error or ""))
+            first, _line, rest = fault.partition("\n")
+            self._end(f"{first} {_('The log has the rest.')}" if rest else first)
             tell_error(fault, _("The training has failed"))
 
     def render(self) -> None:
@@ -244,8 +246,8 @@ class TrainingDialog:
         model = next((name for name in (kept.model, self._shown()) if name in installed), "")
         _choose(self.model, installed, model)
         _choose(self.epochs, {count: str(count) for count in EPOCHS}, kept.epochs)
-        _choose(self.missing, _missing(), kept.missing)
-        _choose(self.overlap, _overlap(), kept.overlap)
+        _choose(self.missing, missing_texts(), kept.missing)
+        _choose(self.overlap, overlap_texts(), kept.overlap)
         self.folder.text, self.output.text = kept.folder, kept.output
         self.validate.checked, self.corrected.checked = kept.validate, kept.corrected
         self._tell_cases()
@@ -317,22 +319,6 @@ def _choose(box: qt.QComboBox, choices: Mapping[Any, str], chosen: Any) -> None:
         for choice, text in choices.items():
             box.addItem(text, choice)
         box.setCurrentIndex(box.findData(chosen))
-
-
-def _missing() -> dict[str, str]:
-    return {
-        "": _("Stop, and say which case lacks what"),
-        "background": _("It is not in the image"),
-        "unlabelled": _("It may be there: nobody has drawn it"),
-    }
-
-
-def _overlap() -> dict[str, str]:
-    return {
-        "": _("Stop, and say which ones"),
-        "first": _("The first of the labels wins"),
-        "last": _("The last of the labels wins"),
-    }
 
 
 def _done(file: str, result: Mapping[str, Any]) -> str:

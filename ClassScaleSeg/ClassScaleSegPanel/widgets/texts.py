@@ -16,6 +16,7 @@ from slicer.i18n import tr as _
 from ..translation import translated
 
 _LONGEST_IN_MENUS = 60  # characters
+_MOST_LINES = 5  # of an error; each may be wrapped several times
 
 
 def tell(text: str, title: str) -> None:
@@ -24,8 +25,14 @@ def tell(text: str, title: str) -> None:
 
 
 def tell_error(text: str, title: str) -> None:
-    """Show a message box with a text about something that failed, which may be of the library."""
-    slicer.util.errorDisplay(translated(text), windowTitle=title, textFormat=qt.Qt.PlainText)
+    """Show a message box with a text about something that failed, which may be of the library.
+
+    Of a text that would make the box higher than a screen, it shows the first line, and a button shows the rest.
+    """
+    shown = translated(text)
+    first, rest = shown.partition("\n")[0], shown.count("\n") >= _MOST_LINES
+    more = {"detailedText": shown} if rest else {}
+    slicer.util.errorDisplay(first if rest else shown, windowTitle=title, textFormat=qt.Qt.PlainText, **more)
 
 
 def ask(question: str, title: str, details: str = "") -> bool:

@@ -6372,14 +6372,6 @@
         <translation>Ordner mit den Fällen</translation>
     </message>
     <message>
-        <source>It is not in the image</source>
-        <translation>Sie ist nicht im Bild</translation>
-    </message>
-    <message>
-        <source>It may be there: nobody has drawn it</source>
-        <translation>Sie kann da sein: Niemand hat sie gezeichnet</translation>
-    </message>
-    <message>
         <source>Its mean Dice on {count} cases that the training has not seen is {dice}.</source>
         <translation>Sein mittlerer Dice bei Fällen, die das Training nicht gesehen hat ({count}), ist {dice}.</translation>
     </message>
@@ -6428,14 +6420,6 @@
         <translation>Anhalten</translation>
     </message>
     <message>
-        <source>Stop, and say which case lacks what</source>
-        <translation>Anhalten und sagen, welchem Fall was fehlt</translation>
-    </message>
-    <message>
-        <source>Stop, and say which ones</source>
-        <translation>Anhalten und sagen, welche</translation>
-    </message>
-    <message>
         <source>Stopped. What was learned is kept: press Start to go on.</source>
         <translation>Angehalten. Was gelernt wurde, bleibt: Drücken Sie Start, um fortzufahren.</translation>
     </message>
@@ -6444,12 +6428,8 @@
         <translation>&amp;Überlappende Strukturen:</translation>
     </message>
     <message>
-        <source>The first of the labels wins</source>
-        <translation>Das erste der Labels gewinnt</translation>
-    </message>
-    <message>
-        <source>The last of the labels wins</source>
-        <translation>Das letzte der Labels gewinnt</translation>
+        <source>The log has the rest.</source>
+        <translation>Der Rest steht im Protokoll.</translation>
     </message>
     <message>
         <source>The training has failed</source>
@@ -6509,6 +6489,37 @@
     <message>
         <source>Writing the model</source>
         <translation>Das Modell wird geschrieben</translation>
+    </message>
+</context>
+<context>
+    <name>training.words</name>
+    <message>
+        <source>It is not in the image</source>
+        <translation>Sie ist nicht im Bild</translation>
+    </message>
+    <message>
+        <source>It may be there: nobody has drawn it</source>
+        <translation>Sie kann da sein: Niemand hat sie gezeichnet</translation>
+    </message>
+    <message>
+        <source>Start</source>
+        <translation>Start</translation>
+    </message>
+    <message>
+        <source>Stop, and say which case lacks what</source>
+        <translation>Anhalten und sagen, welchem Fall was fehlt</translation>
+    </message>
+    <message>
+        <source>Stop, and say which ones</source>
+        <translation>Anhalten und sagen, welche</translation>
+    </message>
+    <message>
+        <source>The first of the labels wins</source>
+        <translation>Das erste der Labels gewinnt</translation>
+    </message>
+    <message>
+        <source>The last of the labels wins</source>
+        <translation>Das letzte der Labels gewinnt</translation>
     </message>
 </context>
 <context>
