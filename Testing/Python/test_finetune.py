@@ -34,7 +34,7 @@ class Steps:
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
-        self.failing = ""
+        self.failing, self.dice = "", 0.87654
 
     def __call__(self, arguments, variables, log, on_line, on_errors):
         self.calls.append(arguments)
@@ -54,7 +54,7 @@ class Steps:
             fold = Path(variables["nnUNet_results"], "Dataset001_mine", trained)
             (fold / "validation").mkdir(parents=True)
             (fold / "checkpoint_final.pth").write_text(str(len(self.calls)))
-            summary = {"foreground_mean": {"Dice": 0.87654}, "metric_per_case": [{}]}
+            summary = {"foreground_mean": {"Dice": self.dice}, "metric_per_case": [{}]}
             (fold / "validation" / "summary.json").write_text(json.dumps(summary))
         elif name == "export":
             Path(arguments[arguments.index("-o") + 1]).write_bytes(b"bundle")
@@ -122,6 +122,13 @@ def test_only_cases_that_were_left_out_say_how_good_it_is(steps, corrected, caps
     assert "Mean Dice" not in capsys.readouterr().out
     assert finetune(corrected, "--fold", 0, "--overwrite") == 0
     assert "Mean Dice of 1 case that the training has not seen: 0.877" in capsys.readouterr().out
+
+
+def test_cases_without_any_structure_have_no_mean_dice(steps, corrected, capsys):
+    steps.dice = float("nan")
+    assert finetune(corrected, "--fold", 0, "--json-progress") == 0
+    said = capsys.readouterr().out
+    assert "has not seen: none" in said and parse_event(said.splitlines()[-1]).facts["dice"] is None
 
 
 def test_what_is_done_is_not_done_again(steps, corrected):

@@ -122,6 +122,13 @@ def test_progress_is_shown_until_the_new_model_can_be_used(panel, train, child, 
     assert added == [str(tmp_path / "cases.zip")] and told == []
 
 
+def test_a_fifth_of_few_cases_is_one_case(train, child):
+    train.start_button.click()
+    child[0].state, child[0].result = "finished", {"output": "/cases.zip", "dice": 0.5, "cases": 1}
+    train.poll()
+    assert train.status.text.endswith("Its mean Dice on the one case that the training has not seen is 0.500.")
+
+
 @pytest.mark.parametrize("by", ["button", "Escape", "frame"])
 def test_a_closed_dialog_opens_at_the_end(train, child, tmp_path, by):
     train.start_button.click()

@@ -326,5 +326,7 @@ def _done(file: str, result: Mapping[str, Any]) -> str:
     said = [_("Done. The new model is {file}.").format(file=file)]
     if isinstance(result.get("dice"), float):
         text = _("Its mean Dice on {count} cases that the training has not seen is {dice}.")
+        if result.get("cases") == 1:  # of two to four cases, it is one
+            text = _("Its mean Dice on the one case that the training has not seen is {dice}.")
         said.append(text.format(count=result.get("cases"), dice=f"{result['dice']:.3f}"))
     return " ".join(said)

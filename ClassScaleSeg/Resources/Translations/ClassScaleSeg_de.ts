@@ -6372,6 +6372,10 @@
         <translation>Ordner mit den Fällen</translation>
     </message>
     <message>
+        <source>Its mean Dice on the one case that the training has not seen is {dice}.</source>
+        <translation>Sein mittlerer Dice bei dem einen Fall, den das Training nicht gesehen hat, ist {dice}.</translation>
+    </message>
+    <message>
         <source>Its mean Dice on {count} cases that the training has not seen is {dice}.</source>
         <translation>Sein mittlerer Dice bei Fällen, die das Training nicht gesehen hat ({count}), ist {dice}.</translation>
     </message>

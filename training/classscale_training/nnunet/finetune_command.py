@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import re
 import shlex
 import signal
@@ -356,4 +357,5 @@ def _has_sides(work: _Work) -> bool:
 def _validated(summary: Path) -> tuple[int, float | None]:
     """Return how many cases a fold was validated on, and their mean Dice; ``None`` if there is none."""
     found = read_json(summary, {"foreground_mean": dict, "metric_per_case": list}, "Train this fold again.")
-    return len(found["metric_per_case"]), found["foreground_mean"].get("Dice")
+    dice = found["foreground_mean"].get("Dice")  # NaN if none of these cases has a structure
+    return len(found["metric_per_case"]), dice if isinstance(dice, float) and math.isfinite(dice) else None
