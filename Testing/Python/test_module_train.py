@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.process import Event
 from ClassScaleSegLib.process import training as process_module
 from slicer_application import qt, slicer
@@ -213,10 +214,23 @@ def test_a_long_fault_is_a_short_box_with_details_and_tells_of_the_dialog(train,
     assert said == '- Say so with "It is not in the image", or "The last of the labels wins".'
 
 
-def test_what_the_command_says_of_itself_is_said_of_the_dialog():
-    assert panel_words("Settle it, and run the same command again: it goes on there.").endswith(
-        ", and press Start: it goes on there."
-    )
+def test_what_the_command_says_of_its_options_is_said_of_the_dialog(tmp_path):
+    pytest.importorskip("nnunetv2")
+    from classscale_training.data.collect.cases import folders_in
+    from classscale_training.nnunet import finetune_command, plans_of_model
+    from classscale_training.nnunet.splits import prepare_splits
+
+    with pytest.raises(ClassScaleError) as found:
+        folders_in(tmp_path)
+    assert panel_words(str(found.value)).endswith("it has no folder images. Save for training... writes one.")
+    with pytest.raises(ClassScaleError) as found:
+        prepare_splits(tmp_path, ["a"])
+    told = panel_words(str(found.value))
+    assert told.endswith(': do not tick "Keep a fifth of the cases to see how good the new model is".')
+    assert "Plan without --like." in Path(plans_of_model.__file__).read_text()
+    assert panel_words("Plan without --like.") == "Choose another model to begin with."
+    assert "the same command again: it goes on there" in Path(finetune_command.__file__).read_text()
+    assert panel_words("and run the same command again: it goes on there.") == "and press Start: it goes on there."
 
 
 def test_a_model_that_exists_is_replaced_only_after_a_question(train, child, tmp_path, monkeypatch):

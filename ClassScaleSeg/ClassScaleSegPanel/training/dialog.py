@@ -24,7 +24,7 @@ from ..widgets.texts import Wrapping, ask, tell_error, tip
 from ..widgets.whole_texts import WholeTexts
 from .choices import EPOCHS, Choices, new_folder, proposed_output, remember, remembered, typed_path
 from .progress import TrainingProgress
-from .words import missing_texts, overlap_texts, panel_words
+from .words import keep_a_fifth, missing_texts, overlap_texts, panel_words
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.catalog.catalog import Catalog
@@ -75,7 +75,7 @@ class TrainingDialog:
         self.model, self.epochs = qt.QComboBox(), qt.QComboBox()
         self.missing, self.overlap = qt.QComboBox(), qt.QComboBox()
         self.validate, self.corrected = qt.QCheckBox(), qt.QCheckBox()
-        self.validate.text = _("Keep a fifth of the cases to see how good the new model is")
+        self.validate.text = keep_a_fifth()
         self.corrected.text = _("Leave out results that nobody has corrected")
         self.epochs.toolTip = tip(_("An epoch is 250 steps of one batch each. More epochs need more time."))
         for text, row, buddy in (

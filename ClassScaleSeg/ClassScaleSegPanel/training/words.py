@@ -23,11 +23,22 @@ def overlap_texts() -> dict[str, str]:
     }
 
 
+def keep_a_fifth() -> str:
+    """Return the text of the choice to train the fold 0 instead of all."""
+    return _("Keep a fifth of the cases to see how good the new model is")
+
+
 def panel_words(fault: str) -> str:
     """Return a sentence of the command that says what to do here, not in a terminal."""
+    words = {
+        "Name the two folders by themselves, with -i IMAGES -s SEGMENTATIONS.": _("Save for training... writes one."),
+        "Plan without --like.": _("Choose another model to begin with."),
+        # the rest of these sentences is English in every language
+        "train the fold all": f'do not tick "{keep_a_fifth()}"',
+        "run the same command again: it goes on there": f"press {_('Start')}: it goes on there",
+    }
     for option, texts in (("--missing", missing_texts()), ("--overlap", overlap_texts())):
-        for word, text in texts.items():
-            if word:
-                fault = fault.replace(f"{option} {word}", f'"{text}"')
-    # the rest of that sentence is English in every language
-    return fault.replace("run the same command again: it goes on there", f"press {_('Start')}: it goes on there")
+        words |= {f"{option} {word}": f'"{text}"' for word, text in texts.items() if word}
+    for word, text in words.items():
+        fault = fault.replace(word, text)
+    return fault

@@ -6380,10 +6380,6 @@
         <translation>Sein mittlerer Dice bei Fällen, die das Training nicht gesehen hat ({count}), ist {dice}.</translation>
     </message>
     <message>
-        <source>Keep a fifth of the cases to see how good the new model is</source>
-        <translation>Ein Fünftel der Fälle zurückhalten, um das neue Modell zu prüfen</translation>
-    </message>
-    <message>
         <source>Leave out results that nobody has corrected</source>
         <translation>Ergebnisse auslassen, die niemand korrigiert hat</translation>
     </message>
@@ -6498,12 +6494,24 @@
 <context>
     <name>training.words</name>
     <message>
+        <source>Choose another model to begin with.</source>
+        <translation>Wählen Sie ein anderes Modell, mit dem begonnen wird.</translation>
+    </message>
+    <message>
         <source>It is not in the image</source>
         <translation>Sie ist nicht im Bild</translation>
     </message>
     <message>
         <source>It may be there: nobody has drawn it</source>
         <translation>Sie kann da sein: Niemand hat sie gezeichnet</translation>
+    </message>
+    <message>
+        <source>Keep a fifth of the cases to see how good the new model is</source>
+        <translation>Ein Fünftel der Fälle zurückhalten, um das neue Modell zu prüfen</translation>
+    </message>
+    <message>
+        <source>Save for training... writes one.</source>
+        <translation>Für Training speichern... legt einen an.</translation>
     </message>
     <message>
         <source>Start</source>
