@@ -112,7 +112,7 @@ class Panel:
             self.ui.trainButton,
             Catalog(),
             lambda: self.state.shown.id if self.state.shown is not None else "",
-            self.models.add,
+            self.models.use,
         )
         self.last_choice = LastChoice(menu, self.state, self.class_list, lambda choices: self.store(**choices))
         self.model_drop = ModelDrop(self.models.add)

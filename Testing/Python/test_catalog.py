@@ -16,6 +16,7 @@ from ClassScaleSegLib.catalog.catalog import Catalog, models_folder, resolve_mod
 from ClassScaleSegLib.catalog.entries import Part, PartFile, read_entries
 from ClassScaleSegLib.commands.main import main
 from ClassScaleSegLib.errors import CatalogError, ModelError
+from ClassScaleSegLib.resources import resource
 from conftest import TOY
 
 FILE = {"address": "https://a/b", "size": None, "sha256": None}
@@ -64,6 +65,17 @@ def test_your_own_models_are_remembered_and_stay_where_they_are(catalog, site, w
     moved = replace(small, parts=(Part(file=str(folder)),))
     with pytest.raises(CatalogError, match="is no longer at .* Add it again"):
         again.paths(moved)
+
+
+def test_a_file_that_was_replaced_is_described_anew(catalog, tmp_path):
+    file = tmp_path / "mine.zip"
+    shutil.copy(TOY, file)
+    other = catalog.add(TOY, "Other")
+    first = catalog.renew(file)
+    shutil.copy(resource("Models", "head-mr-312.zip"), file)
+    again = catalog.renew(file)
+    assert (again.id, again.name) == (first.id, first.name) and (first.classes, again.classes) == (120, 311)
+    assert [entry for entry in catalog.entries() if entry.own] == [other, again]
 
 
 def test_a_model_whose_own_name_is_taken_is_called_like_its_file(catalog, tmp_path, write_model):

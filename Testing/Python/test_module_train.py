@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.process import Event
 from ClassScaleSegLib.process import training as process_module
+from ClassScaleSegLib.resources import resource
 from slicer_application import qt, slicer
 from test_module_compare import panel, scene, told  # noqa: F401
 
@@ -128,6 +130,14 @@ def test_a_fifth_of_few_cases_is_one_case(train, child):
     child[0].state, child[0].result = "finished", {"output": "/cases.zip", "dice": 0.5, "cases": 1}
     train.poll()
     assert train.status.text.endswith("Its mean Dice on the one case that the training has not seen is 0.500.")
+
+
+def test_a_model_that_was_trained_again_to_the_same_file_is_used(panel, train, tmp_path, told):
+    for model, classes in (("toy-120", 120), ("head-mr-312", 311)):
+        train._made = str(shutil.copy(resource("Models", f"{model}.zip"), tmp_path / "mine.zip"))
+        train._use()
+        assert panel.state.entry.parts[0].file == train._made and told == []
+        assert panel.state.entry.classes == len(panel.state.table.foreground) == classes
 
 
 @pytest.mark.parametrize("by", ["button", "Escape", "frame"])

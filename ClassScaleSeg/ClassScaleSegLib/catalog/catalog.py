@@ -310,6 +310,21 @@ class Catalog:
         write_entries(self._own_file, (*self._own(), entry))
         return entry
 
+    def renew(self, file: str | Path) -> Entry:
+        """Describe the user's own model anew, because its file was replaced; add it if it is not in the catalogue.
+
+        :param file: a file or folder.
+        :returns: its entry, with the id and the name that it had.
+        :raises ClassScaleError: as :meth:`add`.
+        """
+        parts = (Part(file=str(Path(file).absolute())),)
+        before = next((entry for entry in self._own() if entry.parts == parts), None)
+        if before is None:
+            return self.add(file)
+        entry = self._described(before)
+        write_entries(self._own_file, [entry if own.id == before.id else own for own in self._own()])
+        return entry
+
     def _described(self, entry: Entry) -> Entry:
         """Return the entry of the user's own model, completed from the model itself."""
         (part,) = entry.parts

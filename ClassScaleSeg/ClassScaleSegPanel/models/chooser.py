@@ -139,14 +139,20 @@ class ModelChooser:
 
         :param source: path of a model folder or zip file, or web address of a zip file; empty if the user cancelled.
         """
-        if not source:
-            return
+        if source:
+            self._take(source, self._catalog.add)
+
+    def use(self, file: str) -> None:
+        """Select a model that was made just now, also if an earlier one of the same path is in the catalogue."""
+        self._take(file, self._catalog.renew)
+
+    def _take(self, source: str, how: Callable[[str], Entry]) -> None:
         if self._state.server is not None:
             text = _("The device is a server, which has its own models. To add one here, select another device first.")
             tell(text, _("Add model"))
             return
         try:
-            entry = self._catalog.add(source)
+            entry = how(source)
         except ClassScaleError as error:
             tell_error(str(error), _("This model cannot be added"))
             return
