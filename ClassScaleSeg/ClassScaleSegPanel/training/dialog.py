@@ -192,7 +192,7 @@ class TrainingDialog:
         else:
             fault = panel_words(translated(process.error or ""))
             first, _line, rest = fault.partition("\n")
-            self._end(f"{first} {_('The log has the rest.')}" if rest else first)
+            self._end(first + " " + _("The log has the rest.") if rest else first)
             tell_error(fault, _("The training has failed"))
 
     def render(self) -> None:

@@ -35,7 +35,7 @@ def panel_words(fault: str) -> str:
         "Plan without --like.": _("Choose another model to begin with."),
         # the rest of these sentences is English in every language
         "train the fold all": f'do not tick "{keep_a_fifth()}"',
-        "run the same command again: it goes on there": f"press {_('Start')}: it goes on there",
+        "run the same command again: it goes on there": "press " + _("Start") + ": it goes on there",
     }
     for option, texts in (("--missing", missing_texts()), ("--overlap", overlap_texts())):
         words |= {f"{option} {word}": f'"{text}"' for word, text in texts.items() if word}
