@@ -118,6 +118,7 @@ def summarize_toy():
 
 
 def test_only_cases_that_were_left_out_say_how_good_it_is(steps, corrected, capsys):
+    corrected.case("b", NAMES)
     assert finetune(corrected) == 0
     assert "Mean Dice" not in capsys.readouterr().out
     assert finetune(corrected, "--fold", 0, "--overwrite") == 0
@@ -129,6 +130,18 @@ def test_cases_without_any_structure_have_no_mean_dice(steps, corrected, capsys)
     assert finetune(corrected, "--fold", 0, "--json-progress") == 0
     said = capsys.readouterr().out
     assert "has not seen: none" in said and parse_event(said.splitlines()[-1]).facts["dice"] is None
+
+
+@pytest.mark.parametrize(
+    ("cases", "fold", "said"), [(1, 0, "A single case has no folds"), (2, 2, "2 cases have the folds 0 to 1, not 2.")]
+)
+def test_folds_that_the_cases_do_not_have_are_refused_before_they_are_prepared(
+    steps, corrected, capsys, cases, fold, said
+):
+    for name in "bc"[: cases - 1]:
+        corrected.case(name, NAMES)
+    assert finetune(corrected, "--fold", fold) == ExitCode.FAULT
+    assert said in capsys.readouterr().err and steps.names == ["collect"]
 
 
 def test_what_is_done_is_not_done_again(steps, corrected):
@@ -350,6 +363,7 @@ def test_a_step_ends_with_the_command(number, tmp_path):
 
 
 def test_programs_get_json_lines(steps, corrected, capsys):
+    corrected.case("b", NAMES)
     assert finetune(corrected, "--json-progress", "--epochs", 5, "--fold", 0) == 0
     events = [event for line in capsys.readouterr().out.splitlines() if (event := parse_event(line))]
     assert [event.stage for event in events if event.kind == "progress"] == ALL

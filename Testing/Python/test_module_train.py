@@ -76,8 +76,8 @@ def test_it_proposes_the_folder_the_shown_model_and_a_free_file(panel, train, tm
     assert train.cases.text.startswith("2 cases, the latest of which is CT_")
     names = [train.model.itemData(index) for index in range(train.model.count)]
     assert "toy-120" in names and "head-mr-312" in names
-    labelled = {"Cases", "Begin with", "New model", "Epochs", "What a case lacks", "Structures that overlap"}
-    fields = (train.folder, train.model, train.output, train.epochs, train.missing, train.overlap)
+    labelled = {"Cases", "Begin with", "New model", "Epochs", "Device", "What a case lacks", "Structures that overlap"}
+    fields = (train.folder, train.model, train.output, train.epochs, train.device, train.missing, train.overlap)
     assert {field.accessibleName for field in fields} == labelled
     assert not train.stop_button.enabled and not train.use_button.visible
     train.folder.text = str(tmp_path / "nothing")
@@ -89,12 +89,13 @@ def test_it_proposes_the_folder_the_shown_model_and_a_free_file(panel, train, tm
 
 def test_what_is_chosen_is_what_the_command_gets(train, child, tmp_path):
     train.epochs.setCurrentIndex(train.epochs.findData(20))
+    train.device.setCurrentIndex(train.device.findData("cpu"))
     train.missing.setCurrentIndex(train.missing.findData("background"))
     train.overlap.setCurrentIndex(train.overlap.findData("last"))
     train.validate.checked = train.corrected.checked = True
     train.start_button.click()
     words = [str(tmp_path / "cases"), "-m", "toy-120", "-o", str(tmp_path / "cases.zip"), "--epochs", "20"]
-    options = ["--fold", "0", "--missing", "background", "--overlap", "last", "--corrected"]
+    options = ["-device", "cpu", "--fold", "0", "--missing", "background", "--overlap", "last", "--corrected"]
     assert child[0].arguments == words + options
     from classscale_training.commands import _parser
 

@@ -27,6 +27,7 @@ class Choices:
     :ivar model: the model to begin with: its id in the catalogue.
     :ivar output: path of the bundle to write.
     :ivar epochs: of 250 steps each.
+    :ivar device: "auto", "cpu" or "mps".
     :ivar validate: keep a fifth of the cases to see how good the new model is.
     :ivar missing: what it means that a case lacks a structure: "", "background" or "unlabelled".
     :ivar overlap: which label wins where structures overlap: "", "first" or "last".
@@ -37,6 +38,7 @@ class Choices:
     model: str = ""
     output: str = ""
     epochs: int = 100
+    device: str = "auto"
     validate: bool = False
     missing: str = ""
     overlap: str = ""
@@ -48,7 +50,7 @@ class Choices:
         :param replace: the bundle, if there is one.
         """
         words = [self.folder, "-m", self.model, "-o", self.output, "--epochs", str(self.epochs)]
-        words += ["--fold", "0"] * self.validate
+        words += ["-device", self.device] * (self.device != "auto") + ["--fold", "0"] * self.validate
         words += ["--missing", self.missing] * bool(self.missing) + ["--overlap", self.overlap] * bool(self.overlap)
         return words + ["--corrected"] * self.corrected + ["--overwrite"] * replace
 

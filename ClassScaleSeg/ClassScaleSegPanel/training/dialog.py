@@ -24,7 +24,7 @@ from ..widgets.texts import Wrapping, ask, tell_error, tip
 from ..widgets.whole_texts import WholeTexts
 from .choices import EPOCHS, Choices, new_folder, proposed_output, remember, remembered, typed_path
 from .progress import TrainingProgress
-from .words import keep_a_fifth, missing_texts, overlap_texts, panel_words
+from .words import device_texts, keep_a_fifth, missing_texts, overlap_texts, panel_words
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.catalog.catalog import Catalog
@@ -72,7 +72,7 @@ class TrainingDialog:
         )
         self.folder, self.output = qt.QLineEdit(), qt.QLineEdit()
         self.cases, self.status = qt.QLabel(), qt.QLabel()
-        self.model, self.epochs = qt.QComboBox(), qt.QComboBox()
+        self.model, self.epochs, self.device = qt.QComboBox(), qt.QComboBox(), qt.QComboBox()
         self.missing, self.overlap = qt.QComboBox(), qt.QComboBox()
         self.validate, self.corrected = qt.QCheckBox(), qt.QCheckBox()
         self.validate.text = keep_a_fifth()
@@ -84,6 +84,7 @@ class TrainingDialog:
             (_("&Begin with:"), self.model, self.model),
             (_("&New model:"), self._with_button(self.output, _("Choose the file"), self._browse_output), self.output),
             (_("&Epochs:"), self.epochs, self.epochs),
+            (_("&Device:"), self.device, self.device),
             (_("What a case &lacks:"), self.missing, self.missing),
             (_("Structures that &overlap:"), self.overlap, self.overlap),
             ("", self.validate, None),
@@ -246,6 +247,7 @@ class TrainingDialog:
         model = next((name for name in (kept.model, self._shown()) if name in installed), "")
         _choose(self.model, installed, model)
         _choose(self.epochs, {count: str(count) for count in EPOCHS}, kept.epochs)
+        _choose(self.device, device_texts(), kept.device)
         _choose(self.missing, missing_texts(), kept.missing)
         _choose(self.overlap, overlap_texts(), kept.overlap)
         self.folder.text, self.output.text = kept.folder, kept.output
@@ -308,7 +310,7 @@ class TrainingDialog:
         return button
 
 
-_LISTS = ("model", "epochs", "missing", "overlap")
+_LISTS = ("model", "epochs", "device", "missing", "overlap")
 _FIELDS = ("folder", "output", "validate", "corrected")
 
 

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 from slicer.i18n import tr as _
+
+
+def device_texts() -> dict[str, str]:
+    """Return the devices that can be chosen, by the word of the command."""
+    mps = {"mps": _("Apple GPU")} if sys.platform == "darwin" else {}
+    return {"auto": _("Automatic"), "cpu": _("CPU"), **mps}
 
 
 def missing_texts() -> dict[str, str]:

@@ -6336,6 +6336,10 @@
         <translation>&amp;Beginnen mit:</translation>
     </message>
     <message>
+        <source>&amp;Device:</source>
+        <translation>&amp;Gerät:</translation>
+    </message>
+    <message>
         <source>&amp;Epochs:</source>
         <translation>&amp;Epochen:</translation>
     </message>
@@ -6493,6 +6497,18 @@
 </context>
 <context>
     <name>training.words</name>
+    <message>
+        <source>Apple GPU</source>
+        <translation>Apple-GPU</translation>
+    </message>
+    <message>
+        <source>Automatic</source>
+        <translation>Automatisch</translation>
+    </message>
+    <message>
+        <source>CPU</source>
+        <translation>CPU</translation>
+    </message>
     <message>
         <source>Choose another model to begin with.</source>
         <translation>Wählen Sie ein anderes Modell, mit dem begonnen wird.</translation>

@@ -207,6 +207,7 @@ def _finetune(options: argparse.Namespace, report: Report) -> int:
             work.step(
                 "collect", [*_collected(options, work), *cases, "--channels", *(options.channels or begin.channels)]
             )
+            _check_fold(work, options.fold)
             state = _prepare(work, begin, options.workers)
             if options.trainer is None and (not begin.mirrored or _has_sides(work)):
                 trainer += "_NoMirroring"
@@ -282,6 +283,20 @@ def _collected(options: argparse.Namespace, work: _Work) -> list[str]:
     more = [part for flag, value in given if value is not None for part in (flag, value)]
     named = ["--name", work.dataset.partition("_")[2], "--workers", str(options.workers)]
     return ["-d", str(ID), *named, *more, "--renew", *["--corrected"][: options.corrected]]
+
+
+def _check_fold(work: _Work, fold: str) -> None:
+    """Check that the collected cases have a fold: as many as there are cases, at most five.
+
+    :raises ClassScaleError: if they do not.
+    """
+    cases = read_json(work.raw / "dataset.json", {"numTraining": int}, "Run the command again.")["numTraining"]
+    folds = min(cases, 5) if cases > 1 else 0
+    if fold == "all" or int(fold) < folds:
+        return
+    if not folds:
+        raise ClassScaleError("A single case has no folds: nothing would be left to train on. So train the fold all.")
+    raise ClassScaleError(f"{cases} cases have the folds 0 to {folds - 1}, not {fold}.")
 
 
 def _prepare(work: _Work, begin: _Begin, workers: int) -> str:
