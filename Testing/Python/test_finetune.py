@@ -126,6 +126,7 @@ def test_only_cases_that_were_left_out_say_how_good_it_is(steps, corrected, caps
 
 
 def test_cases_without_any_structure_have_no_mean_dice(steps, corrected, capsys):
+    corrected.case("b", NAMES)
     steps.dice = float("nan")
     assert finetune(corrected, "--fold", 0, "--json-progress") == 0
     said = capsys.readouterr().out

@@ -119,7 +119,7 @@ def test_after_a_failure_the_same_question_says_why_and_what_to_do(pip, tmp_path
     )
     packages.ensure_dependencies()
     assert [button for _text, button in asked] == ["Install", "Try again", "Try again"]
-    assert asked[0][0].startswith("To segment") and "cssfirst>=1" in asked[0][0]
+    assert asked[0][0].startswith("This module needs") and "cssfirst>=1" in asked[0][0]
     assert "set the environment variable HTTPS_PROXY" in asked[1][0] and "The disk is full" in asked[2][0]
 
 

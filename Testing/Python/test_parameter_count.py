@@ -112,8 +112,7 @@ def test_plans_from_before_nnunet_2_5_are_counted_as_nnunet_converts_them(archit
         ({"n_conv_per_stage_decoder": [1]}, r"n_conv_per_stage_decoder \[1\] must be 2 whole"),
         ({"stem_channels": [8, 8]}, "stem_channels .* must be 1 whole"),
         (BOTTLENECK, "bottleneck_channels None must be 3 whole"),
-        (PRELU | {"nonlin_kwargs": {"num_parameters": float("nan")}}, "num_parameters nan must be whole numbers"),
-        (PRELU | {"nonlin_kwargs": {"num_parameters": 10**400}}, "num_parameters .* must be whole numbers"),
+        (PRELU | {"nonlin_kwargs": {"num_parameters": 1.5}}, "num_parameters 1.5 must be whole numbers"),
     ],
 )
 def test_networks_that_cannot_be_built_are_not_counted(changes, sentence):
