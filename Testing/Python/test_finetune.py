@@ -96,7 +96,7 @@ def test_one_command_collects_plans_preprocesses_trains_and_exports(steps, corre
     assert calls["preprocess"][1:] == ["-d", "1", "-c", "3d_fullres", "-np", "2"]
     # the model never saw mirrored images, and the labels alone do not tell left from right
     trained = ["1", "3d_fullres", "all", "-tr", "ClassScaleTrainer_5epochs_NoMirroring", "-device", "cpu"]
-    assert calls["train"][1:] == [*trained, "--c", "-pretrained_weights", "toy-120"]
+    assert calls["train"][1:] == [*trained, "--c", "--no-validation", "-pretrained_weights", "toy-120"]
     assert calls["export"][-1] == "--licence=CC0-1.0" and "--overwrite" not in calls["export"]
     said = capsys.readouterr().out
     assert "[1/5] collect" in said and said.splitlines()[-1].startswith("Next: classscaleseg segment IMAGE -m ")
@@ -410,6 +410,15 @@ def test_the_log_has_what_both_streams_said_and_the_last_state_of_bars(tmp_path,
     assert sorted(log.read_text(encoding="utf-8").splitlines()[1:]) == ["2/2", "Warning: ü", "end", "Ä"]
     assert subcommand.run_subcommand([], {}, log, print, pieces.append).code == 3
     assert sum(line.startswith("--- 20") for line in log.read_text(encoding="utf-8").splitlines()) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_a_full_disk_loses_lines_of_the_log_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(subcommand, "_CHILD", "import sys; print('x' * 9 ** 6); print('y' * 9 ** 6, file=sys.stderr)")
+    (tmp_path / "plan.txt").symlink_to("/dev/full")
+    said, lines = [], []
+    ended = subcommand.run_subcommand([], {}, tmp_path / "plan.txt", lines.append, said.append)
+    assert ended.code == 0 and len(lines[0]) == 9**6 and sum(map(len, said)) > 9**6
 
 
 def test_a_step_leaves_its_sentence(tmp_path, capfd):

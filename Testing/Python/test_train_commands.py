@@ -72,6 +72,7 @@ def test_trainers_of_the_user_stay_registered(monkeypatch, tmp_path):
         (["train", "8", "2d", "0"], ExitCode.FAULT, "Expected one dataset 8 in"),
         (["train", "9", "3d_fullres", "0", "--npz"], ExitCode.FAULT, "--npz would store 101 volumes"),
         (["validate", "9", "3d_fullres", "0", "--npz"], ExitCode.FAULT, "--npz would store 101 volumes"),
+        (["train", "9", "3d_fullres", "0", "--val", "--no-validation"], ExitCode.FAULT, "leave --no-validation out"),
         (["train", "9", "3d_fullres", "0", "-pretrained_weights", "no.pth"], ExitCode.MODEL, "no.pth does not exist"),
         (
             ["train", "9", "3d_fullres", "0", "-tr", "X", "-device", "cpu"],

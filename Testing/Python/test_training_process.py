@@ -56,6 +56,8 @@ def test_the_whole_way_is_stopped_and_goes_on(tmp_path, write_model, monkeypatch
     said = [event.text for event in events]
     assert any("The network begins with the weights of 1 of its 2 classes" in text for text in said)
     assert "Epoch 0" in said and Path(process.result["output"]) == output
+    assert list(tmp_path.glob("mine.training/results/**/checkpoint_final.pth")) != []
+    assert list(tmp_path.glob("mine.training/results/**/validation")) == [], "it would see what was trained on"
     made = summarize(output)
     assert made.table.names == {0: "background", 1: "organ 1", 2: "something new"} and made.name == "mine"
 

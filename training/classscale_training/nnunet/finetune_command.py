@@ -318,10 +318,12 @@ def _learn(work: _Work, begin: _Begin, results: Path, trainer: str, fold: str, d
     results.mkdir(parents=True, exist_ok=True)
     trained = results / work.dataset / f"{trainer}__{PLANS}__{begin.configuration}"
     last, summary = (trained / f"fold_{fold}" / name for name in (_LAST, "validation/summary.json"))
-    if not (last.is_file() and summary.is_file()):
+    validates = fold != "all"  # else it would see what was trained on
+    if not (last.is_file() and (summary.is_file() or not validates)):
         learn = [str(ID), begin.configuration, fold, "-tr", trainer, "-device", device, "--c"]
+        learn += ["--no-validation"] * (not validates)
         work.step("train", [*learn, "-pretrained_weights", begin.named], results)
-    if fold != "all":  # else the validation has seen what was trained on
+    if validates:
         work.report.validated(*_validated(summary))
     return trained
 

@@ -97,7 +97,8 @@ def _train(trainer: Any, rank: Rank, options: argparse.Namespace, resume: bool, 
         if rank.count > 1:
             distributed.barrier()  # the first process may still be writing it
         trainer.load_checkpoint(str(folder / "checkpoint_best.pth"))
-    trainer.perform_actual_validation(options.npz)
+    if not options.no_validation:
+        trainer.perform_actual_validation(options.npz)
 
 
 def _begin_with(trainer: Any, rank: Rank, pretrained: Path) -> None:

@@ -34,6 +34,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "-num_gpus", type=int, default=1, metavar="N", help="number of GPUs, or of processes on the CPU (default: 1)"
     )
     parser.add_argument("--disable_checkpointing", action="store_true", help="write no checkpoints")
+    parser.add_argument("--no-validation", action="store_true", help="end after the training; `validate` can follow")
     parser.add_argument(
         "-pretrained_weights",
         type=Path,
@@ -51,7 +52,13 @@ def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of :func:`train` that apply to validation, and set the others."""
     _add_training(parser)
     parser.set_defaults(
-        val=True, c=False, overwrite=False, num_gpus=1, pretrained_weights=None, disable_checkpointing=False
+        val=True,
+        no_validation=False,
+        c=False,
+        overwrite=False,
+        num_gpus=1,
+        pretrained_weights=None,
+        disable_checkpointing=False,
     )
 
 
@@ -87,6 +94,8 @@ def train(options: argparse.Namespace) -> int:
         raise ClassScaleError(f"{options.fold} is not a fold: give 0 to 4, or all.")
     if options.val_best and options.disable_checkpointing:
         raise ClassScaleError("--val_best needs a checkpoint: leave --disable_checkpointing out.")
+    if options.no_validation and (options.val or options.val_best or options.npz):
+        raise ClassScaleError("--val, --val_best and --npz are for the validation: leave --no-validation out.")
     if options.npz:
         _refuse_probabilities(dataset)
     register_trainers()

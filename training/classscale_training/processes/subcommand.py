@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -55,8 +55,7 @@ def run_subcommand(
     # without this folder, which -c puts first: a random.py in it would be taken for Python's own
     code = f"import sys; sys.path[:] = {sys.path!r}; {_CHILD}"
     command = [sys.executable, "-c", code, str(ending), *arguments]
-    with open(log, "a", encoding="utf-8") as file:
-        log_line = _LogLines(file)
+    with closing(_LogLines(log)) as log_line:
         log_line(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(arguments)}")
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
             assert child.stdout is not None and child.stderr is not None
@@ -79,16 +78,23 @@ def run_subcommand(
 
 
 class _LogLines:
-    """Writes lines into a file, for several threads."""
+    """Adds lines to a file, from several threads. Where the disk is full they are lost, and the command goes on.
 
-    def __init__(self, file: IO[str]) -> None:
-        self._file, self._lock = file, threading.Lock()
+    :raises OSError: if the file cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file, self._lock = open(path, "a", encoding="utf-8"), threading.Lock()
 
     def __call__(self, line: str) -> None:
-        with self._lock:
+        with self._lock, suppress(OSError):
             if not self._file.closed:
                 self._file.write(f"{line}\n")
                 self._file.flush()
+
+    def close(self) -> None:
+        with self._lock, suppress(OSError):
+            self._file.close()
 
 
 def _pass_on(pipe: IO[bytes], log_line: Callable[[str], None], tell: Callable[[str], None]) -> None:
