@@ -100,7 +100,7 @@ def read_pair(
         both.append(segmentation)
         frames.append(own_frames - {""})
     notices += _strangers(files, frames, both[0].geometry, both[1].geometry)
-    return ReadPair(*_without_ignored(both[0], both[1]), tuple(notices))
+    return ReadPair(*_without_ignored(both[0], both[1]), tuple(dict.fromkeys(notices)))  # both may be one file
 
 
 def read_segmentation(path: Path, image: Path) -> tuple[Segmentation, tuple[str, ...]]:

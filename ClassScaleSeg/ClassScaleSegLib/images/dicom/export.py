@@ -9,6 +9,7 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -264,12 +265,15 @@ def _name(file: Path) -> str:
 
 
 def _part(text: str) -> str:
-    """Return a text with letters, digits, points and ``-`` alone, which every file system takes.
+    r"""Return a text with letters, digits, points and ``-`` alone, which every file system takes.
 
     >>> _part("../Abdomen pv 1.5")
     'Abdomen_pv_1.5'
+    >>> _part("Mu\N{COMBINING DIAERESIS}ller") == "M\N{LATIN SMALL LETTER U WITH DIAERESIS}ller"
+    True
     """
-    kept = "".join(letter if letter.isalnum() or letter in ".-" else " " for letter in text)
+    composed = unicodedata.normalize("NFC", text)
+    kept = "".join(letter if letter.isalnum() or letter in ".-" else " " for letter in composed)
     return _cut("_".join(kept.split())[:_LONGEST], _MOST_BYTES).strip("._-")
 
 
