@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import qt
 import slicer
 from ClassScaleSegLib.errors import ClassScaleError
 from slicer.i18n import tr as _
 
-from ..widgets.keyboard import name_from_label
+from ..widgets.forms import add_row, browse_button, dialog_button
 from ..widgets.texts import ask, shortened, tell, tell_error
 from ..widgets.whole_texts import WholeTexts
 from .consent import agree_to_token, withdraw
@@ -73,30 +73,19 @@ class ServerDialog:
         self.address.placeholderText = "https://lab-gpu:8471"
         self.token.setEchoMode(qt.QLineEdit.Password)
         self.ca.placeholderText = _("if this computer does not trust it")
-        browse = qt.QToolButton()
-        browse.text, browse.accessibleName = "...", _("Choose the certificate file")
-        browse.connect("clicked(bool)", lambda: self._browse())
-        row = qt.QHBoxLayout()
-        row.addWidget(self.ca, 1)
-        row.addWidget(browse)
-        for text, field, what in (
-            (_("&Name:"), self.name, self.name),
-            (_("&Address:"), self.address, self.address),
-            (_("&Token:"), self.token, self.token),
-            (_("Certi&ficate:"), self.ca, row),
-        ):
-            label = qt.QLabel(text)
-            label.setBuddy(field)
-            form.addRow(label, what)
-            name_from_label(label)
-        self.add_button = self._button(_("Add"), self.add)
-        self.test_button = self._button(_("Test"), self.test)
-        self.remove_button = self._button(_("Remove"), self.remove)
+        browse = browse_button(_("Choose the certificate file"), self._browse)
+        add_row(form, _("&Name:"), self.name)
+        add_row(form, _("&Address:"), self.address)
+        add_row(form, _("&Token:"), self.token)
+        add_row(form, _("Certi&ficate:"), self.ca, browse)
+        self.add_button = dialog_button(_("Add"), self.add)
+        self.test_button = dialog_button(_("Test"), self.test)
+        self.remove_button = dialog_button(_("Remove"), self.remove)
         buttons = qt.QHBoxLayout()
         for button in (self.add_button, self.test_button, self.remove_button):
             buttons.addWidget(button)
         buttons.addStretch(1)
-        buttons.addWidget(self._button(_("Close"), self.close))
+        buttons.addWidget(dialog_button(_("Close"), self.close))
         self.result.wordWrap, self.result.textFormat = True, qt.Qt.PlainText
         self.result.setTextInteractionFlags(qt.Qt.TextSelectableByMouse)
         for widget in (intro, self.list):
@@ -198,9 +187,3 @@ class ServerDialog:
         chosen = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Certificate file"), "", "")
         if chosen:
             self.ca.text = chosen
-
-    def _button(self, text: str, slot: Callable[[], object]) -> Any:
-        button = qt.QPushButton(text)
-        button.autoDefault = False  # Enter in a field would press it
-        button.connect("clicked(bool)", lambda: slot())
-        return button

@@ -19,7 +19,7 @@ from ..models.source import CatalogModels
 from ..state import silent
 from ..translation import translated
 from ..widgets.folders import TRAINING_FOLDER, ask_folder
-from ..widgets.keyboard import name_from_label
+from ..widgets.forms import add_row, browse_button, dialog_button
 from ..widgets.texts import Wrapping, ask, tell_error, tip
 from ..widgets.whole_texts import WholeTexts
 from .choices import EPOCHS, Choices, new_folder, proposed_output, remember, remembered, typed_path
@@ -61,7 +61,7 @@ class TrainingDialog:
     def open(self) -> None:
         """Show the dialog."""
         self.close()
-        self.dialog, self._browse_buttons = qt.QDialog(slicer.util.mainWindow()), []
+        self.dialog = qt.QDialog(slicer.util.mainWindow())
         self.dialog.windowTitle = _("Train")
         layout, form = qt.QVBoxLayout(self.dialog), qt.QFormLayout()
         intro = qt.QLabel(
@@ -78,31 +78,28 @@ class TrainingDialog:
         self.validate.text = keep_a_fifth()
         self.corrected.text = _("Leave out results that nobody has corrected")
         self.epochs.toolTip = tip(_("An epoch is 250 steps of one batch each. More epochs need more time."))
-        for text, row, buddy in (
-            (_("C&ases:"), self._with_button(self.folder, _("Choose the folder"), self._browse_folder), self.folder),
-            ("", self.cases, None),
-            (_("&Begin with:"), self.model, self.model),
-            (_("&New model:"), self._with_button(self.output, _("Choose the file"), self._browse_output), self.output),
-            (_("&Epochs:"), self.epochs, self.epochs),
-            (_("&Device:"), self.device, self.device),
-            (_("What a case &lacks:"), self.missing, self.missing),
-            (_("Structures that &overlap:"), self.overlap, self.overlap),
-            ("", self.validate, None),
-            ("", self.corrected, None),
-        ):
-            label = qt.QLabel(text)
-            form.addRow(label, row)
-            if buddy is not None:
-                label.setBuddy(buddy)
-                name_from_label(label)
-        self.start_button = self._button(_("Start"), self.start)
-        self.stop_button = self._button(_("Stop"), self.stop)
-        self.use_button = self._button(_("Use the new model"), self._use)
+        self._browse_buttons = [
+            browse_button(_("Choose the folder"), self._browse_folder),
+            browse_button(_("Choose the file"), self._browse_output),
+        ]
+        add_row(form, _("C&ases:"), self.folder, self._browse_buttons[0])
+        form.addRow(qt.QLabel(), self.cases)
+        add_row(form, _("&Begin with:"), self.model)
+        add_row(form, _("&New model:"), self.output, self._browse_buttons[1])
+        add_row(form, _("&Epochs:"), self.epochs)
+        add_row(form, _("&Device:"), self.device)
+        add_row(form, _("What a case &lacks:"), self.missing)
+        add_row(form, _("Structures that &overlap:"), self.overlap)
+        form.addRow(qt.QLabel(), self.validate)
+        form.addRow(qt.QLabel(), self.corrected)
+        self.start_button = dialog_button(_("Start"), self.start)
+        self.stop_button = dialog_button(_("Stop"), self.stop)
+        self.use_button = dialog_button(_("Use the new model"), self._use)
         buttons = qt.QHBoxLayout()
         for button in (self.start_button, self.stop_button, self.use_button):
             buttons.addWidget(button)
         buttons.addStretch(1)
-        buttons.addWidget(self._button(_("Close"), self.close))
+        buttons.addWidget(dialog_button(_("Close"), self.close))
         self.bar, self.log = qt.QProgressBar(), qt.QPlainTextEdit()
         self.bar.accessibleName, self.log.accessibleName = _("Progress"), _("Log")
         self.log.readOnly = True
@@ -293,21 +290,6 @@ class TrainingDialog:
         path = str((chosen[0] if isinstance(chosen, tuple) else chosen) or "")
         if path:
             self.output.text = path if path.lower().endswith(".zip") else f"{path}.zip"
-
-    def _with_button(self, field: qt.QLineEdit, name: str, slot: Callable[[], None]) -> Any:
-        row, button = qt.QHBoxLayout(), qt.QToolButton()
-        button.text, button.accessibleName = "...", name
-        self._browse_buttons.append(button)
-        button.connect("clicked(bool)", lambda: slot())
-        row.addWidget(field, 1)
-        row.addWidget(button)
-        return row
-
-    def _button(self, text: str, slot: Callable[[], object]) -> Any:
-        button = qt.QPushButton(text)
-        button.autoDefault = False  # Enter in a field would press it
-        button.connect("clicked(bool)", lambda: slot())
-        return button
 
 
 _LISTS = ("model", "epochs", "device", "missing", "overlap")
