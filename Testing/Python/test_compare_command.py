@@ -91,7 +91,7 @@ def test_folders_without_a_case_in_common_are_no_comparison(folders, tmp_path, c
     (folders[1] / "b.seg.nrrd").unlink()
     assert main(["compare", *map(str, folders), "-o", str(tmp_path / "a.csv")]) == ExitCode.SOME_FAILED
     output, error = capsys.readouterr()
-    assert output.startswith("No case is in both folders.") and f"not in {folders[1]}: a, b, c.v1, d" in error
+    assert output.startswith("No case is in all folders.") and f"not in {folders[1]}: a, b, c.v1, d" in error
     assert not (tmp_path / "a.csv").exists()
 
 

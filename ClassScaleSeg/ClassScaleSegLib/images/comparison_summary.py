@@ -87,9 +87,14 @@ class GatheredCases:
                     del alone[index]  # it was found, in several classes, of which none is certain to be it
         self._rows[case] = list(comparison.rows)
 
-    def found(self) -> Found:
-        """Return what all cases together say."""
+    def found(self, together: bool = True) -> Found:
+        """Return what all cases say.
+
+        :param together: in the light of all others; otherwise what each says by itself.
+        """
         rows = {case: list(own) for case, own in self._rows.items()}
+        if not together:
+            return Found(rows, {}, {})
         missed: dict[str, list[str]] = {}
         undrawn: dict[str, list[str]] = {}
         for case, alone in self._alone.items():
