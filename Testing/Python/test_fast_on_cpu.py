@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from classscale_training.network.fast_on_cpu import (  # noqa: E402
+    ConvTranspose3d,
     InstanceNorm2d,
     InstanceNorm3d,
     train_in_bfloat16,
@@ -34,6 +35,28 @@ def test_norms_and_their_gradients_are_those_of_torch(ours, torchs, cases, layou
         results.append((out.detach(), y.grad, norm.weight.grad, norm.bias.grad))
     for found, expected in zip(*results, strict=True):
         assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_transposed_convolutions_and_their_gradients_are_those_of_torch(autocast):
+    torch.manual_seed(0)
+    theirs, x = nn.ConvTranspose3d(6, 4, 2, 2), torch.randn(2, 6, 5, 4, 3)
+    ours = copy.deepcopy(theirs)
+    ours.__class__ = ConvTranspose3d
+    results = []
+    for layer in (ours, theirs):
+        y = x.contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            out = layer(y)
+        assert out.dtype == (torch.bfloat16 if autocast else torch.float32)
+        assert out.is_contiguous(memory_format=torch.channels_last_3d) or not autocast, "the memory format is kept"
+        (out.float() ** 2).sum().backward()
+        results.append((out.float(), y.grad, layer.weight.grad, layer.bias.grad))
+    for found, expected in zip(*results, strict=True):
+        assert (
+            found.dtype == torch.float32
+            and (found - expected).norm() <= (0.005 if autocast else 1e-6) * expected.norm()
+        )
 
 
 class Network(nn.Module):

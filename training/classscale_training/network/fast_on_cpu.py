@@ -1,4 +1,4 @@
-"""Let networks train faster on a processor: bfloat16, and instance norms that copy no maps."""
+"""Let networks train faster on a processor: bfloat16, and layers of which torch has slow ones there."""
 
 from __future__ import annotations
 
@@ -28,7 +28,24 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         return _normalised(self, x) if _is_usual(self, x) else super().forward(x)
 
 
-_FASTER: dict[type, type] = {nn.InstanceNorm3d: InstanceNorm3d, nn.InstanceNorm2d: InstanceNorm2d}
+class ConvTranspose3d(nn.ConvTranspose3d):
+    """The same in half the time in training steps in bfloat16: oneDNN has no fast gradient of the bias there."""
+
+    def forward(self, x: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
+        if self.bias is None or output_size is not None or not (self.training and x.device.type == "cpu"):
+            return super().forward(x, output_size)
+        assert isinstance(self.padding, tuple)  # only other convolutions take words
+        raised = nn.functional.conv_transpose3d(
+            x, self.weight, None, self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        )
+        return raised + self.bias.to(raised.dtype).view(1, -1, 1, 1, 1)
+
+
+_FASTER: dict[type, type] = {
+    nn.InstanceNorm3d: InstanceNorm3d,
+    nn.InstanceNorm2d: InstanceNorm2d,
+    nn.ConvTranspose3d: ConvTranspose3d,
+}
 
 
 def _is_usual(norm: nn.InstanceNorm3d | nn.InstanceNorm2d, x: torch.Tensor) -> bool:
