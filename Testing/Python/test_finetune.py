@@ -18,6 +18,7 @@ import pytest
 pytest.importorskip("nnunetv2")
 import collect_cases  # noqa: E402
 from classscale_training import commands  # noqa: E402
+from classscale_training.files import write_json  # noqa: E402
 from classscale_training.nnunet import finetune_command  # noqa: E402
 from classscale_training.nnunet.finetune_report import JsonReport, Report  # noqa: E402
 from classscale_training.processes import subcommand  # noqa: E402
@@ -27,6 +28,14 @@ from ClassScaleSegLib.process.job import parse_event  # noqa: E402
 from collect_cases import Training  # noqa: E402
 
 NAMES = {1: "cell 1", 2: "cell 2"}
+FACTS = {
+    "cases": ["a"],
+    "structures": [
+        {"name": "cell 1", "cases": 1, "dice": [0.5, 0.75]},
+        {"name": "cell 2", "cases": 1, "dice": [None, 1.0]},
+    ],
+    "mean_dice": [0.5, 0.875],
+}
 
 
 class Steps:
@@ -34,7 +43,7 @@ class Steps:
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
-        self.failing, self.dice = "", 0.87654
+        self.failing = ""
 
     def __call__(self, arguments, variables, log, on_line, on_errors):
         self.calls.append(arguments)
@@ -52,12 +61,16 @@ class Steps:
         elif name == "train":
             trained = f"{arguments[arguments.index('-tr') + 1]}__ClassScalePlans__3d_fullres/fold_{arguments[3]}"
             fold = Path(variables["nnUNet_results"], "Dataset001_mine", trained)
-            (fold / "validation").mkdir(parents=True)
+            fold.mkdir(parents=True)
             (fold / "checkpoint_final.pth").write_text(str(len(self.calls)))
-            summary = {"foreground_mean": {"Dice": self.dice}, "metric_per_case": [{}]}
-            (fold / "validation" / "summary.json").write_text(json.dumps(summary))
+            if arguments[3] != "all":
+                splits = [{"train": ["b"], "val": ["a"]}, {"train": ["a"], "val": ["b"]}]
+                (preprocessed / "Dataset001_mine" / "splits_final.json").write_text(json.dumps(splits))
         elif name == "export":
             Path(arguments[arguments.index("-o") + 1]).write_bytes(b"bundle")
+        elif name == "compare-models":
+            on_line("before: a (1 of 2)")
+            write_json(Path(arguments[arguments.index("--results") + 1], "comparison.json"), FACTS)
         return subcommand.Ended(0, "")
 
     @property
@@ -117,20 +130,47 @@ def summarize_toy():
     return summarize(resource("Models", "toy-120.zip"))
 
 
-def test_only_cases_that_were_left_out_say_how_good_it_is(steps, corrected, capsys):
+def test_cases_that_were_left_out_compare_both_models(steps, corrected, capsys):
     corrected.case("b", NAMES)
     assert finetune(corrected) == 0
-    assert "Mean Dice" not in capsys.readouterr().out
-    assert finetune(corrected, "--fold", 0, "--overwrite") == 0
-    assert "Mean Dice of 1 case that the training has not seen: 0.877" in capsys.readouterr().out
-
-
-def test_cases_without_any_structure_have_no_mean_dice(steps, corrected, capsys):
-    corrected.case("b", NAMES)
-    steps.dice = float("nan")
-    assert finetune(corrected, "--fold", 0, "--json-progress") == 0
+    assert steps.names == ALL and "[5/5] export" in capsys.readouterr().out
+    assert finetune(corrected, "--fold", 0, "--overwrite", "-device", "cpu") == 0
+    call = steps.calls[-1]
+    assert steps.names == ["collect", "train", "export", "compare-models"]
+    assert [call[call.index(word) + 1] for word in ("--cases", "-device")] == ["a", "cpu"]
+    models = [call[index + 1] for index, word in enumerate(call) if word == "-m"]
+    assert models == ["toy-120", str(corrected.folder.parent / "mine.zip")]
+    assert {Path(call[call.index(word) + 1]).name for word in ("-i", "-s", "--labels")} == {
+        "imagesTr",
+        "labelsTr",
+        "labels.csv",
+    }
     said = capsys.readouterr().out
-    assert "has not seen: none" in said and parse_event(said.splitlines()[-1]).facts["dice"] is None
+    assert "[6/6] compare-models" in said and "The training has not seen these cases. All figures: " in said
+
+
+def events_in(text):
+    return [event for line in text.splitlines() if (event := parse_event(line))]
+
+
+def test_programs_get_the_comparison(steps, corrected, capsys):
+    corrected.case("b", NAMES)
+    assert finetune(corrected, "--fold", 0, "--json-progress") == 0
+    events = events_in(capsys.readouterr().out)
+    assert [(event.done, event.total) for event in events if event.stage == "compare-models"] == [(0, 1), (0, 2)]
+    result = events[-1].facts
+    assert {name: result[name] for name in FACTS} == FACTS and result["table"].endswith("comparison.csv")
+
+
+def test_a_comparison_that_fails_leaves_the_new_model(steps, corrected, capsys):
+    corrected.case("b", NAMES)
+    steps.failing = "compare-models"
+    assert finetune(corrected, "--fold", 0, "--json-progress") == 0
+    events = events_in(capsys.readouterr().out)
+    assert not [event for event in events if event.kind == "error"] and "structures" not in events[-1].facts
+    (said,) = [event.text for event in events if "could not be compared" in event.text]
+    assert "could not be compared: That is why. To try again: classscaleseg-train compare-models -i " in said
+    assert (corrected.folder.parent / "mine.zip").read_bytes() == b"bundle"
 
 
 @pytest.mark.parametrize(
@@ -364,12 +404,10 @@ def test_a_step_ends_with_the_command(number, tmp_path):
 
 
 def test_programs_get_json_lines(steps, corrected, capsys):
-    corrected.case("b", NAMES)
-    assert finetune(corrected, "--json-progress", "--epochs", 5, "--fold", 0) == 0
-    events = [event for line in capsys.readouterr().out.splitlines() if (event := parse_event(line))]
+    assert finetune(corrected, "--json-progress", "--epochs", 5) == 0
+    events = events_in(capsys.readouterr().out)
     assert [event.stage for event in events if event.kind == "progress"] == ALL
     assert [event.total for event in events if event.stage == "train"] == [5]
-    assert any("Mean Dice of 1 case" in event.text for event in events)
     assert events[-1].kind == "result"
     assert events[-1].facts["output"] == str(corrected.folder.parent / "mine.zip")
 

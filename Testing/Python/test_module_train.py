@@ -18,6 +18,7 @@ from test_module_compare import panel, scene, told  # noqa: F401
 from ClassScaleSegPanel.install import packages
 from ClassScaleSegPanel.training import choices as choices_module
 from ClassScaleSegPanel.training.choices import Choices, proposed_output, remembered
+from ClassScaleSegPanel.training.comparison import summary_text
 from ClassScaleSegPanel.training.progress import TrainingProgress
 from ClassScaleSegPanel.training.words import panel_words
 
@@ -108,16 +109,16 @@ def test_progress_is_shown_until_the_new_model_can_be_used(panel, train, child, 
     child[0].events = [Event("progress", "train", 12, 100, remaining=5400)]
     child[0].log = "train_loss -0.5"
     train.poll()
-    assert train.status.text == "Training: 12 of 100 epochs, about 1.5 h left" and train.bar.value == 18
+    assert train.status.text == "Training: 12 of 100 epochs, about 1.5 h left" and train.bar.value == 17
     assert train.log.plainText == "train_loss -0.5"
     train.close()
     assert train.process is not None, "it goes on"
     panel.ui.trainButton.click()
     assert train.status.text.startswith("Training: 12") and train.stop_button.enabled
-    child[0].state, child[0].result = "finished", {"output": str(tmp_path / "cases.zip"), "dice": 0.8764, "cases": 2}
+    child[0].state, child[0].result = "finished", {"output": str(tmp_path / "cases.zip")}
     train.poll()
-    mean = "Its mean Dice on 2 cases that the training has not seen is 0.876."
-    assert train.status.text == f"Done. The new model is {tmp_path / 'cases.zip'}. {mean}"
+    assert train.status.text == f"Done. The new model is {tmp_path / 'cases.zip'}."
+    assert train.comparison.widget.isHidden()
     assert train.process is None and train.start_button.enabled and not train.timer.isActive()
     added = []
     monkeypatch.setattr(train, "_on_made", added.append)
@@ -126,11 +127,78 @@ def test_progress_is_shown_until_the_new_model_can_be_used(panel, train, child, 
     assert added == [str(tmp_path / "cases.zip")] and told == []
 
 
-def test_a_fifth_of_few_cases_is_one_case(train, child):
+COMPARED = {
+    "output": "/cases.zip",
+    "cases": ["CT_1", "CT_2"],
+    "structures": [
+        {"name": "liver", "cases": 2, "dice": [0.9, 0.95]},
+        {"name": "spleen", "cases": 1, "dice": [0.9, 0.8]},
+        {"name": "cyst", "cases": 2, "dice": [None, 0.7]},
+        {"name": "lung", "cases": 2, "dice": [0.9, 0.9003]},
+    ],
+    "mean_dice": [0.9, 0.8375],
+    "mean_dice_of_all": [0.9, 0.8834],
+}
+
+
+def test_both_models_are_compared_structure_by_structure(panel, train, child):
+    train.validate.checked = True
     train.start_button.click()
-    child[0].state, child[0].result = "finished", {"output": "/cases.zip", "dice": 0.5, "cases": 1}
+    child[0].events = [Event("progress", "compare-models", 1, 4)]
     train.poll()
-    assert train.status.text.endswith("Its mean Dice on the one case that the training has not seen is 0.500.")
+    assert (train.status.text, train.bar.value) == ("Comparing both models", 93)
+    child[0].state, child[0].result = "finished", COMPARED
+    train.poll()
+    said = "On 2 cases that the training has not seen, the mean Dice has gone from 0.900 to 0.883."
+    counts = "Structures that both models know: 1 better, 1 worse."
+    assert train.status.text == f"Done. The new model is /cases.zip. {said} {counts}"
+    table = train.comparison
+    shown = [[table.proxy.index(row, column).data() for column in range(5)] for row in range(4)]
+    assert shown == [
+        ["spleen", "1", "0.900", "0.800", "-0.100"],
+        ["lung", "2", "0.900", "0.900", "+0.000"],
+        ["liver", "2", "0.900", "0.950", "+0.050"],
+        ["cyst", "2", "", "0.700", ""],
+    ]
+    table.search.text = "LIV"
+    assert not table.widget.isHidden() and table.shown() == ["2"]
+    train.close()
+    panel.ui.trainButton.click()
+    assert train.comparison.model.rowCount() == 4, "a dialog that is opened again shows it"
+    train.start_button.click()
+    assert train.comparison.widget.isHidden() and train.comparison.model.rowCount() == 0
+
+
+def test_a_comparison_can_be_stopped_and_the_new_model_used(train, child, tmp_path):
+    train.validate.checked = True
+    train.start_button.click()
+    child[0].events = [Event("progress", "compare-models", 0, 4)]
+    train.poll()
+    train.stop_button.click()
+    said = f"Stopped. The new model is {tmp_path / 'cases.zip'}. It was not compared."
+    assert train.status.text == said and not train.use_button.isHidden()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (
+            {"cases": ["a"]},
+            "On the one case that the training has not seen, the mean Dice has gone from 0.900 to 0.883.",
+        ),
+        (
+            {"cases": ["a"], "mean_dice_of_all": []},
+            "Its mean Dice on the one case that the training has not seen is 0.838.",
+        ),
+        ({"mean_dice_of_all": []}, "Its mean Dice on 2 cases that the training has not seen is 0.838."),
+        ({"mean_dice_of_all": [], "mean_dice": [None, None]}, ""),
+        ({"structures": []}, ""),
+    ],
+)
+def test_what_is_said_of_all_structures(changed, said):
+    assert summary_text({**COMPARED, **changed}).startswith(said) and bool(said) == bool(
+        summary_text({**COMPARED, **changed})
+    )
 
 
 def test_a_model_that_was_trained_again_to_the_same_file_is_used(panel, train, tmp_path, told):
@@ -330,19 +398,21 @@ def test_the_proposed_file_is_free(tmp_path):
 
 
 def test_percentages_never_decrease_and_every_step_has_a_name():
-    progress, texts = TrainingProgress(), []
-    for stage, done in (("start", 0), ("collect", 0), ("plan", 0), ("preprocess", 1), ("train", 4), ("export", 0)):
+    progress, texts = TrainingProgress(compares=True), []
+    steps = [("start", 0), ("collect", 0), ("plan", 0), ("preprocess", 1), ("train", 4), ("export", 0)]
+    for stage, done in (*steps, ("compare-models", 2)):
         progress.update(Event("progress", stage, done, 4))
         texts.append((progress.text, progress.percent))
     progress.update(Event("progress", "collect", 0, 4))
-    assert progress.percent == 99
+    assert progress.percent == 95
     assert texts == [
         ("Starting", 0),
         ("Reading the cases", 1),
         ("Planning", 2),
         ("Preparing the images", 4),
-        ("Validating", 99),
-        ("Writing the model", 99),
+        ("Training: 4 of 4 epochs", 90),
+        ("Writing the model", 90),
+        ("Comparing both models", 95),
     ]
 
 

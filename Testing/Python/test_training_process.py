@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -17,14 +18,15 @@ from collect_cases import Training  # noqa: E402
 from tiny_nnunet import SHIM  # noqa: E402
 
 
-def test_the_whole_way_is_stopped_and_goes_on(tmp_path, write_model, monkeypatch):
+def test_the_whole_way_is_stopped_goes_on_and_compares_both_models(tmp_path, write_model, monkeypatch):
     (tmp_path / "shim").mkdir()
     (tmp_path / "shim" / "shim.py").write_text(SHIM.format(epochs=1))
     settings = {"nnUNet_extTrainer": str(tmp_path / "shim"), "nnUNet_compile": "f", "nnUNet_n_proc_DA": "0"}
     training, output = Training(tmp_path), tmp_path / "mine.zip"
-    training.case("a", {1: "organ 1", 2: "something new"})
+    for case in "ab":
+        training.case(case, {1: "organ 1", 2: "something new"})
     words = [str(training.folder), "-m", str(write_model()), "-o", str(output), "-device", "cpu", "--workers", "1"]
-    words += ["--trainer", "ClassScaleTrainer_test"]
+    words += ["--trainer", "ClassScaleTrainer_test", "--fold", "0"]
 
     stages: list[str] = []
     before = psutil.Process().children(recursive=True)
@@ -52,14 +54,27 @@ def test_the_whole_way_is_stopped_and_goes_on(tmp_path, write_model, monkeypatch
         events = []
         assert process.wait(events.append) == "finished", process.log
     stages = [event.stage for event in events if event.kind == "progress"]
-    assert [name for name in dict.fromkeys(stages)] == ["start", "collect", "train", "export"]
+    assert [name for name in dict.fromkeys(stages)] == ["start", "collect", "train", "export", "compare-models"]
     said = [event.text for event in events]
     assert any("The network begins with the weights of 1 of its 2 classes" in text for text in said)
     assert "Epoch 0" in said and Path(process.result["output"]) == output
     assert list(tmp_path.glob("mine.training/results/**/checkpoint_final.pth")) != []
-    assert list(tmp_path.glob("mine.training/results/**/validation")) == [], "it would see what was trained on"
     made = summarize(output)
     assert made.table.names == {0: "background", 1: "organ 1", 2: "something new"} and made.name == "mine"
+
+    seen = [(event.done, event.total) for event in events if event.stage == "compare-models"]
+    assert seen == [(0, 1), (0, 2), (1, 2)]
+    (case,) = process.result["cases"]
+    known, new = process.result["structures"]
+    assert (known["name"], known["cases"], new["name"], new["cases"]) == ("organ 1", 1, "something new", 1)
+    assert new["dice"][0] is None and all(0 <= dice <= 1 for dice in [*known["dice"], new["dice"][1]])
+    table = Path(process.result["table"])
+    with table.open(encoding="utf-8") as file:
+        rows = {(row["Case"], row["Other"], row["Name"]): row["Dice"] for row in csv.DictReader(file)}
+    assert rows[case, "before", "something new"] == "" and float(rows[case, "now", "organ 1"]) == pytest.approx(
+        known["dice"][1], rel=1e-5
+    )
+    assert sorted(file.parent.name for file in table.parent.glob("*/*.seg.nrrd")) == ["1-before", "2-now"]
 
 
 def test_what_it_refuses_is_the_error(tmp_path):

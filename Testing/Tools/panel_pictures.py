@@ -25,6 +25,7 @@ PICTURES = (
     ("panel.png", 440, "1", "model", "light"),
     ("correction-bar.png", 440, "1", "correcting", "light"),
     ("train.png", 520, "1", "training", "light"),
+    ("trained.png", 520, "1", "trained", "light"),
     ("350.png", 350, "1", "anatomy", "light"),
     ("371.png", 371, "1", "model", "dark"),
     ("426.png", 426, "1", "long", "light"),
@@ -60,7 +61,7 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
         list with long names, and the section "Advanced". "long": the same with two channels, a volume and a message
         whose names are very long. "several": run two models on two volumes and a broken one, compare the results, and
         show every section. "correcting": the bar above the Segment Editor, after a run. "training": the dialog in
-        which a model is trained.
+        which a model is trained. "trained": the same at the end of a training.
     :param theme: "light" or "dark".
     """
     sys.path[:0] = [str(ROOT / "Testing" / "Python")]
@@ -99,8 +100,8 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
         save(correction_bar(panel, application, width), file)
         application.widget.cleanup()
         return
-    if classes == "training":
-        save(training_dialog(panel, application), file)
+    if classes in ("training", "trained"):
+        save(training_dialog(panel, application, classes == "trained"), file)
         application.widget.cleanup()
         return
     window = ModulePanel(application.widget.parent)
@@ -147,8 +148,11 @@ def correction_bar(panel: Any, application: Any, width: int) -> Any:
     return correcting.bar.widget
 
 
-def training_dialog(panel: Any, application: Any) -> Any:
-    """Return the dialog in which a model is trained, with two cases; nothing is trained."""
+def training_dialog(panel: Any, application: Any, done: bool) -> Any:
+    """Return the dialog in which a model is trained, with two cases; nothing is trained.
+
+    :param done: at the end of a training, with figures that are made up.
+    """
     from ClassScaleSegLib.process import Event
     from slicer_application import slicer
 
@@ -163,6 +167,14 @@ def training_dialog(panel: Any, application: Any) -> Any:
     shown.cases.text = "2 cases, the latest of which is CT_2."
     shown._progress.update(Event("progress", "train", 12, 100, remaining=5400))
     shown._status, shown.process = shown._progress.text, SimpleNamespace(cancel=int, close=int, log="")
+    if done:
+        dices = {"cell 1": (0.91, 0.94), "cell 2": (0.88, 0.87), "cell 3": (0.72, 0.85), "a new cell": (None, 0.79)}
+        structures = [{"name": name, "cases": 2, "dice": dice} for name, dice in dices.items()]
+        result = {"cases": ["a", "b"], "structures": structures, "mean_dice_of_all": [0.837, 0.887]}
+        made = {"output": shown.output.text, **result}
+        shown.process = SimpleNamespace(poll=list, state="finished", result=made, close=int, log="", cancel=int)
+        shown.validate.checked = True
+        shown.poll()
     shown.render()
     shutil.rmtree(folder.parent)
     shown.dialog.adjustSize()

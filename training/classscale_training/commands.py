@@ -26,6 +26,7 @@ from .data import toy_dataset
 from .data.collect import command as collect
 from .data.merge import command as merge
 from .evaluation import command as evaluate
+from .evaluation import models_command as compare_models
 from .nnunet import export_command as export
 from .nnunet import finetune_command as finetune
 from .nnunet.environment import trainer_folder
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         ("export", export.add_arguments, export.run, "write a bundle, or a model folder for stock nnU-Net"),
         ("collect", collect.add_arguments, collect.run, "make a dataset of images and their segmentations"),
         ("finetune", finetune.add_arguments, finetune.run, "train a model further on corrected segmentations"),
+        ("compare-models", compare_models.add_arguments, compare_models.run, "compare models on drawn cases"),
         ("merge", merge.add_arguments, merge.run, "make one dataset of several that label different things"),
         ("toy", toy_dataset.add_arguments, toy_dataset.run, "write a synthetic dataset with 1 to 4000 classes"),
         ("evaluate", evaluate.add_arguments, evaluate.run, "compare predicted label maps with reference label maps"),

@@ -23,6 +23,7 @@ from ..widgets.forms import add_row, browse_button, dialog_button
 from ..widgets.texts import Wrapping, ask, tell_error, tip
 from ..widgets.whole_texts import WholeTexts
 from .choices import EPOCHS, Choices, new_folder, proposed_output, remember, remembered, typed_path
+from .comparison import ComparisonTable, summary_text
 from .progress import TrainingProgress
 from .words import device_texts, keep_a_fifth, missing_texts, overlap_texts, panel_words
 
@@ -50,6 +51,7 @@ class TrainingDialog:
         self.dialog: qt.QDialog | None = None
         self.process: TrainingProcess | None = None
         self._progress, self._status, self._log, self._made = TrainingProgress(), "", "", ""
+        self._structures: list[Mapping[str, Any]] = []
         self._proposed = ""  # the output that was proposed for the folder
         self._browse_buttons: list[Any] = []
         self._whole_texts = WholeTexts()
@@ -106,7 +108,8 @@ class TrainingDialog:
         layout.addWidget(intro)
         layout.addLayout(form)
         layout.addLayout(buttons)
-        for widget in (self.bar, self.status, self.log):
+        self.comparison = ComparisonTable()
+        for widget in (self.bar, self.status, self.comparison.widget, self.log):
             layout.addWidget(widget)
         self._wrapping = [Wrapping(label) for label in (intro, self.cases, self.status)]
         for label in (self.cases, self.status):
@@ -162,7 +165,8 @@ class TrainingDialog:
             tell_error(str(error), title)
             return
         remember(choices)
-        self.process, self._progress, self._made = process, TrainingProgress(), ""
+        self.process, self._progress, self._made = process, TrainingProgress(choices.validate), ""
+        self._structures = []
         self.timer.start()
         self.poll()
 
@@ -170,7 +174,11 @@ class TrainingDialog:
         """Stop the training if one is under way."""
         if self.process is not None:
             self.process.cancel()
-            self._end(_("Stopped. What was learned is kept: press Start to go on."))
+            said = _("Stopped. What was learned is kept: press Start to go on.")
+            if self._progress.written:
+                self._made = remembered().output
+                said = _("Stopped. The new model is {file}. It was not compared.").format(file=self._made)
+            self._end(said)
 
     def poll(self) -> None:
         """Show the progress of the training, and at its end the new model or the error."""
@@ -184,6 +192,7 @@ class TrainingDialog:
             self.render()
         elif process.state == "finished":
             self._made = str(process.result["output"])
+            self._structures = list(process.result.get("structures") or ())
             self._end(_done(self._made, process.result))
             if self.dialog is None:
                 self.open()
@@ -206,6 +215,9 @@ class TrainingDialog:
             on.setFocus()
         off.enabled = False
         self.use_button.visible = bool(self._made)
+        if len(self._structures) != self.comparison.model.rowCount():
+            self.comparison.fill(self._structures)
+        self.comparison.widget.visible = bool(self._structures)
         self.bar.visible, self.bar.value = running, self._progress.percent
         self.status.text = self._status
         if self.log.plainText != self._log:
@@ -307,10 +319,5 @@ def _choose(box: qt.QComboBox, choices: Mapping[Any, str], chosen: Any) -> None:
 
 def _done(file: str, result: Mapping[str, Any]) -> str:
     """Return the status after a training that has finished."""
-    said = [_("Done. The new model is {file}.").format(file=file)]
-    if isinstance(result.get("dice"), float):
-        text = _("Its mean Dice on {count} cases that the training has not seen is {dice}.")
-        if result.get("cases") == 1:  # of two to four cases, it is one
-            text = _("Its mean Dice on the one case that the training has not seen is {dice}.")
-        said.append(text.format(count=result.get("cases"), dice=f"{result['dice']:.3f}"))
-    return " ".join(said)
+    done = _("Done. The new model is {file}.").format(file=file)
+    return f"{done} {summary_text(result)}".rstrip()

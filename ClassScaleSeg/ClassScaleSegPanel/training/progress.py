@@ -11,15 +11,9 @@ from ..widgets.texts import time_left
 if TYPE_CHECKING:
     from ClassScaleSegLib.process import Event
 
-# Percentage of the time at which each step begins and ends: nearly all of it is the training.
-_SPANS = {
-    "start": (0, 1),
-    "collect": (1, 2),
-    "plan": (2, 3),
-    "preprocess": (3, 7),
-    "train": (7, 99),
-    "export": (99, 100),
-}
+# Percentage of the time at which each step ends: nearly all of it is the training.
+_ENDS = {"start": 1, "collect": 2, "plan": 3, "preprocess": 7, "train": 98, "export": 99, "compare-models": 100}
+_TRAINED = 90  # if both models are compared then
 
 
 class TrainingProgress:
@@ -27,16 +21,22 @@ class TrainingProgress:
 
     :ivar percent: 0..100.
     :ivar text: the step, and the remaining time if it is known.
+    :ivar written: whether the new model is there: it is being compared with the other one.
+    :param compares: whether it will be.
     """
 
-    def __init__(self) -> None:
-        self.percent, self.text = 0, _("Starting")
+    def __init__(self, compares: bool = False) -> None:
+        self.percent, self.text, self.written = 0, _("Starting"), False
+        self._ends = {**_ENDS, "train": _TRAINED, "export": _TRAINED + 1} if compares else _ENDS
 
     def update(self, event: Event) -> None:
         """Take the next event into account."""
         if event.kind != "progress":
             return
-        begin, end = _SPANS.get(event.stage, (0, 0))
+        stages = list(self._ends)
+        index = stages.index(event.stage) if event.stage in stages else 0
+        begin, end = self._ends[stages[index - 1]] if index else 0, self._ends[stages[index]]
+        self.written = event.stage == "compare-models"
         share = event.done / event.total if event.total else 0
         self.percent = max(self.percent, min(100, int(begin + share * (end - begin))))
         self.text = {
@@ -46,9 +46,8 @@ class TrainingProgress:
             "preprocess": _("Preparing the images"),
             "train": _("Training: {done} of {total} epochs").format(done=event.done, total=event.total),
             "export": _("Writing the model"),
+            "compare-models": _("Comparing both models"),
         }.get(event.stage, event.stage)
-        if event.stage == "train" and event.done == event.total:
-            self.text = _("Validating")
         left = time_left(event.remaining)
         if left:
             self.text += ", " + left

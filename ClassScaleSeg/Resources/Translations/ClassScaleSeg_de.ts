@@ -6330,6 +6330,53 @@
     </message>
 </context>
 <context>
+    <name>training.comparison</name>
+    <message>
+        <source>Before</source>
+        <translation>Vorher</translation>
+    </message>
+    <message>
+        <source>Cases</source>
+        <translation>Fälle</translation>
+    </message>
+    <message>
+        <source>Change</source>
+        <translation>Änderung</translation>
+    </message>
+    <message>
+        <source>Its mean Dice on the one case that the training has not seen is {dice}.</source>
+        <translation>Sein mittlerer Dice bei dem einen Fall, den das Training nicht gesehen hat, ist {dice}.</translation>
+    </message>
+    <message>
+        <source>Its mean Dice on {count} cases that the training has not seen is {dice}.</source>
+        <translation>Sein mittlerer Dice bei Fällen, die das Training nicht gesehen hat ({count}), ist {dice}.</translation>
+    </message>
+    <message>
+        <source>Now</source>
+        <translation>Jetzt</translation>
+    </message>
+    <message>
+        <source>On the one case that the training has not seen, the mean Dice has gone from {before} to {now}.</source>
+        <translation>Bei dem einen Fall, den das Training nicht gesehen hat, hat sich der mittlere Dice von {before} auf {now} verändert.</translation>
+    </message>
+    <message>
+        <source>On {count} cases that the training has not seen, the mean Dice has gone from {before} to {now}.</source>
+        <translation>Bei {count} Fällen, die das Training nicht gesehen hat, hat sich der mittlere Dice von {before} auf {now} verändert.</translation>
+    </message>
+    <message>
+        <source>Search structures</source>
+        <translation>Strukturen suchen</translation>
+    </message>
+    <message>
+        <source>Structure</source>
+        <translation>Struktur</translation>
+    </message>
+    <message>
+        <source>Structures that both models know: {better} better, {worse} worse.</source>
+        <translation>Strukturen, die beide Modelle kennen: {better} besser, {worse} schlechter.</translation>
+    </message>
+</context>
+<context>
     <name>training.dialog</name>
     <message>
         <source>&amp;Begin with:</source>
@@ -6376,14 +6423,6 @@
         <translation>Ordner mit den Fällen</translation>
     </message>
     <message>
-        <source>Its mean Dice on the one case that the training has not seen is {dice}.</source>
-        <translation>Sein mittlerer Dice bei dem einen Fall, den das Training nicht gesehen hat, ist {dice}.</translation>
-    </message>
-    <message>
-        <source>Its mean Dice on {count} cases that the training has not seen is {dice}.</source>
-        <translation>Sein mittlerer Dice bei Fällen, die das Training nicht gesehen hat ({count}), ist {dice}.</translation>
-    </message>
-    <message>
         <source>Leave out results that nobody has corrected</source>
         <translation>Ergebnisse auslassen, die niemand korrigiert hat</translation>
     </message>
@@ -6422,6 +6461,10 @@
     <message>
         <source>Stop</source>
         <translation>Anhalten</translation>
+    </message>
+    <message>
+        <source>Stopped. The new model is {file}. It was not compared.</source>
+        <translation>Angehalten. Das neue Modell ist {file}. Es wurde nicht verglichen.</translation>
     </message>
     <message>
         <source>Stopped. What was learned is kept: press Start to go on.</source>
@@ -6467,6 +6510,10 @@
 <context>
     <name>training.progress</name>
     <message>
+        <source>Comparing both models</source>
+        <translation>Beide Modelle werden verglichen</translation>
+    </message>
+    <message>
         <source>Planning</source>
         <translation>Planung</translation>
     </message>
@@ -6485,10 +6532,6 @@
     <message>
         <source>Training: {done} of {total} epochs</source>
         <translation>Training: {done} von {total} Epochen</translation>
-    </message>
-    <message>
-        <source>Validating</source>
-        <translation>Validierung</translation>
     </message>
     <message>
         <source>Writing the model</source>

@@ -1,7 +1,8 @@
 """The command ``finetune`` of ``classscaleseg-train``: from corrected segmentations to a model that learned from them.
 
-It runs the commands ``collect``, ``plan --like``, ``preprocess``, ``train`` and ``export``, each in a process of its
-own, and keeps nnU-Net's three folders in one, and what they print in logs. What is done is not done again, so the
+It runs the commands ``collect``, ``plan --like``, ``preprocess``, ``train``, ``export`` and, if cases are left out of
+the training, ``compare-models``, each in a process of its own, and keeps nnU-Net's three folders in one, and what they
+print in logs. What is done is not done again, so the
 same command goes on after an interruption. Every state of the cases, and every model to begin with, has its own folder
 of results: a training on further cases begins anew, and nothing that was learned before is lost.
 """
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import math
 import re
 import shlex
 import signal
@@ -30,34 +30,33 @@ from ClassScaleSegLib.models.model import read_parts
 from ClassScaleSegLib.process.exit_codes import ExitCode, exit_code, explain_exit
 from ClassScaleSegLib.process.parent_watch import ParentWatch
 
-from ..data.collect.cases import folders_in
+from ..data.collect.cases import add_folders, named_folders
 from ..data.collect.plan import MISSING, OVERLAP
 from ..data.collect.record import RECORD
+from ..evaluation.models_command import FACTS
 from ..files import alone, read_json, write_json
-from ..processes.subcommand import run_subcommand
+from ..processes.subcommand import Ended, run_subcommand
 from .environment import PLANS, TRAINER, find_trainer, make_torchvision_importable
 from .finetune_report import JsonReport, Report
 from .planning_arguments import count
-from .splits import SPLITS
+from .splits import SPLITS, read_splits
 
 ID, EPOCHS = 1, 100
+BEFORE, NOW = "before", "now"  # how the models are called that are compared
 _NOTE = "preprocessed.json"  # in the work folder: of which cases and model the preprocessed ones are
-_LAST = "checkpoint_final.pth"
+_LAST, _TABLE = "checkpoint_final.pth", "comparison.csv"
 _FOLDS = (*"01234", "all")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of :func:`run`."""
     add = parser.add_argument
-    text = "training folder, with the folders images and segmentations"
-    add("folder", nargs="?", type=Path, metavar="FOLDER", help=text)
-    add("-i", "--images", type=Path, metavar="DIR", help="folder of the images, instead of FOLDER")
-    add("-s", "--segmentations", type=Path, metavar="DIR", help="folder of segmentations with the names of the images")
+    add_folders(parser)
     add("-m", "--model", required=True, metavar="MODEL", help="model to begin with: a bundle, a folder or a name")
     add("-o", "--output", type=Path, required=True, metavar="BUNDLE.zip", help="bundle to write")
     add("--work", type=Path, metavar="DIR", help="folder of all between (default: beside the bundle, NAME.training)")
     add("--epochs", type=int, metavar="N", help=f"epochs of 250 steps (default: {EPOCHS})")
-    add("--fold", default="all", help="0 to 4 leaves a fifth of the cases for validation (default: all, none is left)")
+    add("--fold", default="all", help="0 to 4 leaves out a fifth of the cases, to compare (default: all)")
     add("-device", choices=("auto", "cuda", "cpu", "mps"), default="auto", help="device (default: CUDA, or the CPU)")
     channels = "what the images are, such as CT, or T1 FLAIR (default: as the model's)"
     add("--channels", nargs="+", metavar="NAME", help=channels)
@@ -106,20 +105,31 @@ class _Work:
         :param results: folder of nnU-Net's results, if the command needs it.
         :raises _StepFailed: if its exit code is not 0.
         """
-        self.report.step(name)
-        folders = {"raw": self.root / "raw", "preprocessed": self.root / "preprocessed", "results": results}
-        variables = {f"nnUNet_{key}": str(folder) for key, folder in folders.items() if folder is not None}
-        log = self.root / "logs" / f"{name}.txt"
-        log.parent.mkdir(exist_ok=True)
-        ended = run_subcommand([name, *arguments], variables, log, self.report.output, self.report.errors)
+        ended = self.ended(name, arguments, results)
         if ended.code:
-            why = "" if ended.error else explain_exit(ended.code, (), "Close other programs.") + " "
             self.report.failed(
-                f"{why}The step {name} has failed. Settle what it says (the rest of its output is in {log}), and run "
-                "the same command again: it goes on there.",
+                f"{_killed(ended)}The step {name} has failed. Settle what it says (the rest of its output is in "
+                f"{self._log(name)}), and run the same command again: it goes on there.",
                 ended.error,
             )
             raise _StepFailed(ended.code if ended.code > 0 else ExitCode.FAULT)
+
+    def ended(self, name: str, arguments: Sequence[str], results: Path | None = None) -> Ended:
+        """Do what :meth:`step` does, and return how the command has ended."""
+        self.report.step(name)
+        folders = {"raw": self.root / "raw", "preprocessed": self.root / "preprocessed", "results": results}
+        variables = {f"nnUNet_{key}": str(folder) for key, folder in folders.items() if folder is not None}
+        log = self._log(name)
+        log.parent.mkdir(exist_ok=True)
+        return run_subcommand([name, *arguments], variables, log, self.report.output, self.report.errors)
+
+    def _log(self, name: str) -> Path:
+        return self.root / "logs" / f"{name}.txt"
+
+
+def _killed(ended: Ended) -> str:
+    """Return why a command has ended without a word, in a sentence; empty if it has said why."""
+    return "" if ended.error else explain_exit(ended.code, (), "Close other programs.") + " "
 
 
 class _StepFailed(Exception):
@@ -166,7 +176,7 @@ def run(options: argparse.Namespace) -> int:
     """Fine-tune a model on corrected segmentations, and write it as a bundle.
 
     :param options: parsed from the arguments of :func:`add_arguments`.
-    :returns: 0, or the exit code of the step that failed, which has said why.
+    :returns: 0, or the exit code of the step that failed, which has said why; 0 too if only the comparison failed.
     :raises ClassScaleError: if an argument is wrong, or the device cannot be used.
     :raises ModelError: if the model cannot be used, or was not planned by nnU-Net, or there is no such trainer.
     :raises OutputError: if the output cannot be written or exists already.
@@ -174,8 +184,8 @@ def run(options: argparse.Namespace) -> int:
     """
     epochs = None if options.trainer is not None else EPOCHS if options.epochs is None else options.epochs
     if not options.json_progress:
-        return _finetune(options, Report(epochs))
-    report = JsonReport(epochs)
+        return _finetune(options, Report(epochs, options.fold != "all"))
+    report = JsonReport(epochs, options.fold != "all")
     with ParentWatch(*options.stop_with_parent) if options.stop_with_parent else nullcontext():
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # with which the parent asks to stop
@@ -194,7 +204,7 @@ def _finetune(options: argparse.Namespace, report: Report) -> int:
     if options.fold not in _FOLDS:
         raise ClassScaleError(f"{options.fold} is not a fold: give 0 to 4, or all.")
     trainer = _checked_trainer(options)
-    cases = _cases(options)
+    images, segmentations = named_folders(options)
     device = usable_device(options.device).type
     begin = _Begin.read(options.model)
     work = _Work((options.work or output.with_suffix(".training")).resolve(), report)
@@ -204,8 +214,9 @@ def _finetune(options: argparse.Namespace, report: Report) -> int:
         raise unwritable(work.root, error) from error
     with alone(work.root / ".lock", f"{work.root} is being used"):
         try:
+            folders = ["-i", str(images), "-s", str(segmentations)]
             work.step(
-                "collect", [*_collected(options, work), *cases, "--channels", *(options.channels or begin.channels)]
+                "collect", [*_collected(options, work), *folders, "--channels", *(options.channels or begin.channels)]
             )
             _check_fold(work, options.fold)
             state = _prepare(work, begin, options.workers)
@@ -216,6 +227,8 @@ def _finetune(options: argparse.Namespace, report: Report) -> int:
             work.step("export", _exported(options, work, trained), results)
         except _StepFailed as failed:
             return failed.code
+        if options.fold != "all":
+            _compare(options, work, begin, output, state)
     following = f"Next: classscaleseg segment IMAGE -m {shlex.quote(str(output))} -o RESULT.seg.nrrd"
     report.finished(output.resolve(), following)
     return 0
@@ -265,18 +278,6 @@ def trainer_of(epochs: int) -> str:
     return TRAINER if epochs == 1000 else f"{TRAINER}_{epochs}epoch{'s' * (epochs > 1)}"
 
 
-def _cases(options: argparse.Namespace) -> list[str]:
-    """Return the arguments of ``collect`` that name the folders of the cases.
-
-    :raises ClassScaleError: if they are not named in one of both ways, or a training folder lacks one.
-    """
-    pair = (options.images, options.segmentations)
-    if (options.folder is None) == (None in pair) or (options.folder is not None and any(pair)):
-        raise ClassScaleError("Give a training folder, or both -i IMAGES and -s SEGMENTATIONS.")
-    images, segmentations = pair if options.folder is None else folders_in(options.folder)
-    return ["-i", str(images), "-s", str(segmentations)]
-
-
 def _collected(options: argparse.Namespace, work: _Work) -> list[str]:
     """Return the other arguments of ``collect``, but for the channels."""
     given = [("--labels", options.labels), ("--missing", options.missing), ("--overlap", options.overlap)]
@@ -317,15 +318,32 @@ def _learn(work: _Work, begin: _Begin, results: Path, trainer: str, fold: str, d
     """Train a fold, or go on with it, if that is not done; return the folder of the training."""
     results.mkdir(parents=True, exist_ok=True)
     trained = results / work.dataset / f"{trainer}__{PLANS}__{begin.configuration}"
-    last, summary = (trained / f"fold_{fold}" / name for name in (_LAST, "validation/summary.json"))
-    validates = fold != "all"  # else it would see what was trained on
-    if not (last.is_file() and (summary.is_file() or not validates)):
-        learn = [str(ID), begin.configuration, fold, "-tr", trainer, "-device", device, "--c"]
-        learn += ["--no-validation"] * (not validates)
+    if not (trained / f"fold_{fold}" / _LAST).is_file():
+        learn = [str(ID), begin.configuration, fold, "-tr", trainer, "-device", device, "--c", "--no-validation"]
         work.step("train", [*learn, "-pretrained_weights", begin.named], results)
-    if validates:
-        work.report.validated(*_validated(summary))
     return trained
+
+
+def _compare(options: argparse.Namespace, work: _Work, begin: _Begin, output: Path, state: str) -> None:
+    """Compare the new model with the one that it began with, on the cases that the training has not seen.
+
+    There is a new model, whatever happens here.
+    """
+    left_out = read_splits(work.plans.with_name(SPLITS))[int(options.fold)]["val"]
+    results = work.root / "compared" / f"{state}-{options.fold}"
+    facts = results / FACTS
+    facts.unlink(missing_ok=True)
+    cases = ["-i", str(work.raw / "imagesTr"), "-s", str(work.raw / "labelsTr"), "--cases", *left_out]
+    models = ["-m", begin.named, "-m", str(output), "--names", BEFORE, NOW, "-device", options.device]
+    kept = ["--labels", str(work.raw / "labels.csv"), "--results", str(results), "-o", str(results / _TABLE)]
+    ended = work.ended("compare-models", [*cases, *models, *kept, "--overwrite"])
+    if facts.is_file():
+        found = read_json(facts, {"cases": list, "structures": list, "mean_dice": list}, "Run the command again.")
+        work.report.compared(found, results / _TABLE)
+    else:
+        again = shlex.join(["classscaleseg-train", "compare-models", *cases, *models[:4]])
+        why = ended.error or _killed(ended)
+        work.report.line(f"The new model is written, but could not be compared: {why.strip()} To try again: {again}")
 
 
 def _exported(options: argparse.Namespace, work: _Work, trained: Path) -> list[str]:
@@ -369,10 +387,3 @@ def _has_sides(work: _Work) -> bool:
     """Return whether labels tell left from right."""
     labels = read_json(work.raw / "dataset.json", {"labels": dict}, "Run the command again.")["labels"]
     return pair_of_sides(labels) is not None
-
-
-def _validated(summary: Path) -> tuple[int, float | None]:
-    """Return how many cases a fold was validated on, and their mean Dice; ``None`` if there is none."""
-    found = read_json(summary, {"foreground_mean": dict, "metric_per_case": list}, "Train this fold again.")
-    dice = found["foreground_mean"].get("Dice")  # NaN if none of these cases has a structure
-    return len(found["metric_per_case"]), dice if isinstance(dice, float) and math.isfinite(dice) else None

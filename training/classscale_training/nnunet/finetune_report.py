@@ -20,9 +20,11 @@ STEPS = {
         r"[-\d]{10} [\d:.]+: ((?:Epoch|train_loss|val_loss|WARNING|The network|Of \d|Training done).*)"
     ),
     "export": re.compile(r"(.*)"),
+    "compare-models": re.compile(r"(.*)"),  # only if cases are left out
 }
 _EPOCH, _SECONDS = re.compile(r"Epoch (\d+)$"), re.compile(r"Epoch time: ([\d.]+) s")
 _BAR = re.compile(r"\| (\d+)/(\d+) \[")  # of tqdm
+_CASE = re.compile(r".* \((\d+) of (\d+)\)$")  # which compare-models begins to segment
 _WEIGHT = 0.3  # of the last epoch in the mean time of an epoch
 
 
@@ -30,15 +32,17 @@ class Report:
     """Shows people what happens.
 
     :param epochs: how many there will be; ``None`` if that is not known.
+    :param compares: whether the new model is compared with the other one at the end.
     """
 
-    def __init__(self, epochs: int | None) -> None:
+    def __init__(self, epochs: int | None, compares: bool = False) -> None:
         self._epochs, self._step = epochs, ""
+        self._steps = list(STEPS) if compares else list(STEPS)[:-1]
 
     def step(self, name: str) -> None:
         """Report that a step begins."""
         self._step = name
-        print(f"[{[*STEPS].index(name) + 1}/{len(STEPS)}] {name}", flush=True)
+        print(f"[{self._steps.index(name) + 1}/{len(self._steps)}] {name}", flush=True)
 
     def output(self, line: str) -> None:
         """Report a line that the step has printed."""
@@ -62,10 +66,13 @@ class Report:
         """
         print(sentence, file=sys.stderr)
 
-    def validated(self, cases: int, dice: float | None) -> None:
-        """Report the mean Dice of cases that the training has not seen."""
-        figure = "none" if dice is None else f"{dice:.3f}"
-        self.line(f"Mean Dice of {cases} case{'s' * (cases != 1)} that the training has not seen: {figure}")
+    def compared(self, facts: dict[str, Any], table: Path) -> None:
+        """Report how well both models know the cases that the training has not seen.
+
+        :param facts: of ``compare-models``, which has printed them.
+        :param table: a file with the figures of all cases.
+        """
+        self.line(f"The training has not seen these cases. All figures: {table}")
 
     def finished(self, bundle: Path, following: str) -> None:
         """Report that there is a bundle, and what to do with it."""
@@ -75,10 +82,10 @@ class Report:
 class JsonReport(Report):
     """Prints JSON lines, as ``classscaleseg segment --json-progress`` does; stages are the names of the steps."""
 
-    def __init__(self, epochs: int | None) -> None:
-        super().__init__(epochs)
+    def __init__(self, epochs: int | None, compares: bool = False) -> None:
+        super().__init__(epochs, compares)
         self._epoch, self._mean = 0, 0.0
-        self._validation: dict[str, Any] = {}
+        self._comparison: dict[str, Any] = {}
 
     def step(self, name: str) -> None:
         self._step = name
@@ -88,6 +95,8 @@ class JsonReport(Report):
         found = STEPS[self._step].match(line)
         if found and self._step == "train":
             self._train(found[1])
+        elif self._step == "compare-models" and (case := _CASE.match(line)):
+            self._tell("progress", stage=self._step, done=int(case[1]) - 1, total=int(case[2]))
         elif found:
             self.line(found[1])
 
@@ -103,12 +112,11 @@ class JsonReport(Report):
     def failed(self, sentence: str, error: str) -> None:
         self._tell("error", kind=ClassScaleError.__name__, message=printable(error or sentence))
 
-    def validated(self, cases: int, dice: float | None) -> None:
-        super().validated(cases, dice)
-        self._validation = {"cases": cases, "dice": dice}
+    def compared(self, facts: dict[str, Any], table: Path) -> None:
+        self._comparison = {name: fact for name, fact in facts.items() if name != "names"} | {"table": printable(table)}
 
     def finished(self, bundle: Path, following: str) -> None:
-        self._tell("result", output=printable(bundle), **self._validation)
+        self._tell("result", output=printable(bundle), **self._comparison)
 
     def _train(self, line: str) -> None:
         """Report a line of nnU-Net's log."""

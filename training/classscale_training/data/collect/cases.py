@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,27 @@ class Case:
     name: str
     images: tuple[Path, ...]
     segmentation: Path
+
+
+def add_folders(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name the folders of the cases, in one way or the other."""
+    add = parser.add_argument
+    text = f"training folder, with the folders {IMAGES} and {SEGMENTATIONS}"
+    add("folder", nargs="?", type=Path, metavar="FOLDER", help=text)
+    add("-i", "--images", type=Path, metavar="DIR", help="folder of the images, instead of FOLDER")
+    add("-s", "--segmentations", type=Path, metavar="DIR", help="folder of segmentations with the names of the images")
+
+
+def named_folders(options: argparse.Namespace) -> tuple[Path, Path]:
+    """Return the folders of the images and of the segmentations.
+
+    :param options: parsed from the arguments of :func:`add_folders`.
+    :raises ClassScaleError: if they are not named in one of both ways, or a training folder lacks one.
+    """
+    pair = (options.images, options.segmentations)
+    if (options.folder is None) == (None in pair) or (options.folder is not None and any(pair)):
+        raise ClassScaleError("Give a training folder, or both -i IMAGES and -s SEGMENTATIONS.")
+    return pair if options.folder is None else folders_in(options.folder)
 
 
 def folders_in(folder: Path) -> tuple[Path, Path]:

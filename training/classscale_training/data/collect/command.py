@@ -16,7 +16,7 @@ from ClassScaleSegLib.labels.table import LabelTable
 from ..findings import Finding, report
 from ..parallel import ProcessKilledError, map_cases
 from ..raw_dataset import dataset_path, raw_root, refuse_foreign
-from .cases import Case, folders_in, listed, pair_cases, without_unchanged
+from .cases import Case, add_folders, listed, named_folders, pair_cases, without_unchanged
 from .plan import MISSING, OVERLAP, Plan, Rules, make_plan
 from .record import RECORD, Record, read_record
 from .survey import Survey, survey_case
@@ -261,15 +261,7 @@ def describe(collected: Collected) -> Iterator[str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``classscaleseg-train collect``."""
     add = parser.add_argument
-    add(
-        "folder",
-        nargs="?",
-        type=Path,
-        metavar="FOLDER",
-        help="training folder, with the folders images and segmentations",
-    )
-    add("-i", "--images", type=Path, metavar="DIR", help="folder of the images, instead of FOLDER")
-    add("-s", "--segmentations", type=Path, metavar="DIR", help="folder of segmentations with the names of the images")
+    add_folders(parser)
     add("-d", type=int, required=True, metavar="ID", help="number of the dataset")
     add("--name", help="its name (default: that which it has, or Collected)")
     labels = "label table, dataset.json or model that names the wanted labels in their order"
@@ -293,10 +285,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     :raises ClassScaleError: as :func:`collect`.
     """
-    pair = (arguments.images, arguments.segmentations)
-    if (arguments.folder is None) == (None in pair) or (arguments.folder is not None and any(pair)):
-        raise ClassScaleError("Give a training folder, or both -i IMAGES and -s SEGMENTATIONS.")
-    images, segmentations = pair if arguments.folder is None else folders_in(arguments.folder)
+    images, segmentations = named_folders(arguments)
     channels = None if arguments.channels is None else tuple(arguments.channels)
     options = CollectOptions(
         name=arguments.name,

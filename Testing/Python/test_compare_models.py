@@ -1,0 +1,102 @@
+"""``classscaleseg-train compare-models``: models side by side on drawn cases."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+pytest.importorskip("nnunetv2")
+from classscale_training import commands  # noqa: E402
+from ClassScaleSegLib.process.exit_codes import ExitCode  # noqa: E402
+from collect_cases import Training  # noqa: E402
+
+NAMES = {1: "organ 1", 2: "something else"}
+
+
+@pytest.fixture
+def model(write_model):
+    return str(write_model())
+
+
+@pytest.fixture
+def drawn(tmp_path) -> Training:
+    training = Training(tmp_path)
+    for case in "ab":
+        training.case(case, NAMES)
+    return training
+
+
+def run(*words: object) -> int:
+    return commands.main(["compare-models", *map(str, words), "-device", "cpu"])
+
+
+def test_two_models_are_shown_side_by_side(drawn, model, tmp_path, capsys):
+    results, table = tmp_path / "results", tmp_path / "all.csv"
+    words = [drawn.folder, "-m", model, "-m", "toy-120", "--names", "old: 1", "new", "-o", table, "--results", results]
+    assert run(*words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == ["old: 1: a (1 of 4)", "old: 1: b (2 of 4)", "new: a (3 of 4)", "new: b (4 of 4)"]
+    assert lines[4].split() == ["structure", "cases", "old:", "1", "new", "change"]
+    organ, other = (next(line for line in lines if line.startswith(name)) for name in NAMES.values())
+    assert organ.split()[2] == "2" and len(organ.split()) == 4 and other.split() == ["something", "else", "0"]
+    assert lines[-1] == "No structure is in all of them."
+    assert sorted(str(file.relative_to(results)) for file in results.rglob("*.*")) == [
+        *(f"{folder}/{case}.seg.nrrd" for folder in ("1-old-1", "2-new") for case in "ab"),
+        "comparison.json",
+    ]
+    facts = json.loads((results / "comparison.json").read_text())
+    assert facts["cases"] == ["a", "b"] and facts["names"] == ["old: 1", "new"] and facts["mean_dice"][1] is None
+    assert facts["structures"][0]["dice"][0] == pytest.approx(facts["mean_dice"][0]) and facts["mean_dice_of_all"] == []
+    with table.open(encoding="utf-8") as file:
+        rows = [(row["Case"], row["Other"]) for row in csv.DictReader(file) if row["Name"] == "organ 1"]
+    assert rows == [("a", "old: 1"), ("b", "old: 1"), ("a", "new"), ("b", "new")]
+    assert run(*words) == ExitCode.OUTPUT, "neither table nor results are replaced unasked"
+
+
+def test_a_single_model_is_compared_with_what_is_drawn(drawn, model, capsys):
+    folders = ["-i", drawn.images, "-s", drawn.segmentations]
+    assert run(*folders, "-m", model, "--cases", "b") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == [
+        "structure",
+        "cases",
+        "mean",
+        "Dice",
+        "least",
+        "Dice",
+        "of",
+        "case",
+        "mean",
+        "difference",
+        "mL",
+    ]
+    assert lines[2].split()[:3] == ["organ", "1", "1"] and "(1 of 1)" in lines[0]
+
+
+def test_a_case_that_cannot_be_read_counts_for_no_model(drawn, model, capsys):
+    (drawn.images / "a_0000.nii.gz").write_bytes(b"damaged")
+    assert run(drawn.folder, "-m", model, "-m", "toy-120") == ExitCode.SOME_FAILED
+    output, error = capsys.readouterr()
+    assert "a_0000.nii.gz" in error and "(3 of 4)" in output and "organ 1" in output
+    (drawn.segmentations / "b.seg.nrrd").write_bytes(b"damaged")
+    assert run(drawn.folder, "-m", model) == ExitCode.FAULT
+    assert "No case could be compared. The last fault was: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["-m", "toy-120", "-m", "toy-120"], "give each a name of its own (--names)"),
+        (["-m", "toy-120", "--names", "a", "b"], "1 models have the names a, b"),
+        (["-m", "toy-120", "--cases", "a", "z"], "z: no image in "),
+        (["-m", "toy-12"], "toy-12"),
+        (["-m", "toy-120", "-o", "table.txt"], "Use one of .csv, .xlsx"),
+        (["-m", "toy-120", "-i", "else"], "Give a training folder, or both"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_done(drawn, words, sentence, capsys):
+    assert run(drawn.folder, *words) != 0
+    output, error = capsys.readouterr()
+    assert sentence in error and output == ""

@@ -1,0 +1,99 @@
+"""The command ``classscaleseg-train compare-models``: which of several models knows the structures of drawn cases."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
+from ClassScaleSegLib.commands.compare_lines import comparison_lines, several_lines
+from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.files import refuse_existing, refuse_unwritable_folder
+from ClassScaleSegLib.images.comparison_summary import write_comparisons
+from ClassScaleSegLib.images.formats import check_writable
+from ClassScaleSegLib.images.several_comparisons import write_several_comparisons
+from ClassScaleSegLib.images.tables import TABLE_SUFFIXES
+from ClassScaleSegLib.labels.table import LabelTable
+from ClassScaleSegLib.process.exit_codes import ExitCode
+
+from ..data.collect.cases import Case, add_folders, listed, named_folders, pair_cases
+from ..data.findings import report
+from ..files import write_json
+from .drawn_cases import candidates, compare_models
+
+FACTS = "comparison.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of :func:`run`."""
+    add = parser.add_argument
+    add_folders(parser)
+    text = "model to compare: a bundle, a folder or a name; repeat it for each"
+    add("-m", "--model", action="append", required=True, metavar="MODEL", help=text)
+    add("--names", nargs="+", metavar="NAME", help="what to call the models (default: their own names)")
+    add("--cases", nargs="+", metavar="CASE", help="compare on these alone (default: all that are drawn)")
+    add("--labels", type=Path, metavar="TABLE", help="label table of the segmentations, instead of their own names")
+    add("-o", "--output", type=Path, metavar="FILE", help="write a table of all cases and structures, .csv or .xlsx")
+    text = f"keep what the models find in a folder for each, and all figures in {FACTS}"
+    add("--results", type=Path, metavar="DIR", help=text)
+    add("-device", default="auto", help="auto (default: CUDA, else MPS, else the CPU), cuda, cpu or mps")
+    add("--overwrite", action="store_true", help="replace the table and the results if they exist")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Segment drawn cases with each model, and print the Dice of each structure, side by side.
+
+    :param options: parsed from the arguments of :func:`add_arguments`.
+    :returns: ``SOME_FAILED`` if a case of several could not be compared.
+    :raises ClassScaleError: if an argument is wrong, a model cannot be used, or no case can be compared.
+    :raises OutputError: if something cannot be written.
+    """
+    images, segmentations = named_folders(options)
+    table = None if options.labels is None else LabelTable.from_file(options.labels)
+    models = candidates(options.model, options.names, options.device)
+    cases = _cases(images, segmentations, models[0].found().channels, options.cases)
+    if options.output is not None:
+        check_writable(options.output, options.overwrite, TABLE_SUFFIXES)
+    kept: Path | None = options.results
+    if kept is not None:
+        refuse_existing(kept / FACTS, options.overwrite)
+        refuse_unwritable_folder(kept / FACTS)
+    with tempfile.TemporaryDirectory() if kept is None else nullcontext(kept) as folder:
+        compared = compare_models(models, cases, Path(folder), table, _tell_case, _tell)
+    names, rows = compared.names, compared.rows
+    if not rows[0]:
+        raise ClassScaleError(f"No case could be compared. The last fault was: {compared.faults[-1]}")
+    print("\n".join(comparison_lines(rows[0], True) if len(rows) == 1 else several_lines(names, rows, True)))
+    if kept is not None:
+        write_json(kept / FACTS, compared.facts())
+    if options.output is not None and len(rows) == 1:
+        write_comparisons(options.output, rows[0], options.overwrite)
+    elif options.output is not None:
+        write_several_comparisons(options.output, dict(zip(names, rows, strict=True)), options.overwrite)
+    return int(ExitCode.SOME_FAILED if compared.faults else ExitCode.OK)
+
+
+def _cases(images: Path, segmentations: Path, channels: int, wanted: list[str] | None) -> list[Case]:
+    """Return the cases that are drawn, or of these the wanted ones.
+
+    :raises ClassScaleError: if one has no image, or is not there.
+    """
+    cases, findings = pair_cases(images, segmentations, channels)
+    if wanted is None:
+        report("The comparison", findings)
+        return cases
+    if missing := sorted(set(wanted) - {case.name for case in cases}):
+        raise ClassScaleError(
+            f"{listed(missing)}: no image in {images} and segmentation in {segmentations} have this name."
+        )
+    return [case for case in cases if case.name in wanted]
+
+
+def _tell_case(done: int, total: int, what: str) -> None:
+    print(f"{what} ({done + 1} of {total})", flush=True)
+
+
+def _tell(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
