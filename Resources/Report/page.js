@@ -162,16 +162,16 @@
     return [make("div", { class: "pictures small" }, figure), make("p", {}, link, " are on a page of this case alone.")];
   }
 
-  const KINDS = { volume: "Volume", missing: "Missing", asymmetry: "Asymmetry", edge: "Cut off" };
+  const KINDS = { volume: "Volume", missing: "Missing", asymmetry: "Asymmetry", edge: "Cut off", confidence: "Unsure" };
 
   function structures(data, chosen, name) {
     const marked = new Map();
     for (const one of data.findings) {
       for (const name of one.structures) marked.set(name, [...(marked.get(name) || []), KINDS[one.kind]]);
     }
-    const rows = data.rows.map(([at, volume, surface, mean, deviation, edge, voxels]) => {
+    const rows = data.rows.map(([at, volume, surface, mean, deviation, edge, voxels, confidence]) => {
       const marks = marked.get(classes[at].name) || [];
-      return { ...classes[at], volume, surface, mean, deviation, voxels, marks, edge: edge && !marks.includes(KINDS.edge) };
+      return { ...classes[at], volume, surface, mean, deviation, voxels, confidence, marks, edge: edge && !marks.includes(KINDS.edge) };
     });
     const image = rows.some((row) => row.mean !== null);
     const unit = data.modality === "CT" ? ", HU" : "";
@@ -183,6 +183,7 @@
       { key: "surface", title: "Surface, mm²" },
       image ? { key: "mean", title: `Mean${unit}` } : null,
       image ? { key: "deviation", title: "Std. dev." } : null,
+      rows.some((row) => row.confidence !== null) ? { key: "confidence", title: "Confidence" } : null,
       rows.some((row) => row.code) ? { key: "code", title: "Code", text: true, show: coded } : null,
     ].filter(Boolean);
     const changed = (key, order) => history.replaceState(null, "", address(name, key, order));

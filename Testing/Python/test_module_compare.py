@@ -57,10 +57,8 @@ def segmentation(scene, name, voxels=None, names=NAMES, spacing=1.0):
 
 def shown(table) -> list[list[str]]:
     proxy = table.proxy
-    return [
-        [proxy.data(proxy.index(row, column)) for column in range(proxy.columnCount())]
-        for row in range(proxy.rowCount())
-    ]
+    columns = [column for column in range(proxy.columnCount()) if not table.view.isColumnHidden(column)]
+    return [[proxy.data(proxy.index(row, column)) for column in columns] for row in range(proxy.rowCount())]
 
 
 def select(selector, node) -> None:

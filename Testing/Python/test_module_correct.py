@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ClassScaleSegLib.images.dicom.seg import UsedModel
 from ClassScaleSegLib.scene import correction
+from ClassScaleSegLib.scene.confidence import confidence_of, note_confidence
 from ClassScaleSegLib.scene.correction import STRUCTURE, correction_in
 from ClassScaleSegLib.scene.dicom import remember_origin
 from ClassScaleSegLib.scene.segment_editor import Change, are_others_locked, change_segment, editor_node
@@ -14,7 +15,7 @@ from ClassScaleSegLib.scene.segmentation_node import shared_image
 from ClassScaleSegLib.scene.segmentation_reader import open_structures
 from ClassScaleSegLib.scene.training_folder import saved_cases
 from painting import EVERYWHERE, paint
-from slicer_application import add_volume, application, import_scene, saved_scene, slicer
+from slicer_application import add_volume, application, import_scene, qt, saved_scene, slicer
 from test_correction import LIVER, SPLEEN, STRIP, voxels
 from test_correction_meanwhile import frames, go_to  # noqa: F401
 from test_module_compare import SHAPE, labels, panel, scene, segmentation, select, shown, told  # noqa: F401
@@ -68,6 +69,32 @@ def test_a_click_opens_the_segment_editor_on_the_structure_and_a_click_takes_it_
     assert [row for row in shown(panel.results.table) if row[0] == "spleen"] == [["spleen", after]]
     assert panel.results.table.ticked() == [SPLEEN] and panel.results.table.current() == SPLEEN
     assert panel.state.node is node and panel.state.parameters.inputVolume is volume is not other
+
+
+def test_how_sure_the_model_was_is_listed_until_the_structure_is_corrected(scene, panel, found, tmp_path):
+    node, _volume = found
+    for identifier, sure in zip((LIVER, SPLEEN), (0.871, 0.5), strict=True):
+        note_confidence(node.GetSegmentation().GetSegment(identifier), sure)
+    panel.results.show_node(node)
+    table = panel.results.table
+    assert {row[0]: row[2] for row in shown(table)} == {"liver": "0.87", "spleen": "0.50", "kidney_left": ""}
+    table.view.sortByColumn(2, qt.Qt.AscendingOrder)
+    assert [row[0] for row in shown(table)] == ["kidney_left", "spleen", "liver"]
+    bar = correct(panel, "spleen")
+    paint(STRIP)
+    bar.back_button.click()
+    application.processEvents()
+    assert {row[0]: row[2] for row in shown(table)} == {"liver": "0.87", "spleen": "", "kidney_left": ""}
+    storage, again = (
+        slicer.vtkMRMLSegmentationStorageNode(),
+        scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Again"),
+    )
+    storage.SetFileName(str(tmp_path / "result.seg.nrrd"))
+    assert storage.WriteData(node) and storage.ReadData(again)
+    segment = again.GetSegmentation().GetSegment(LIVER)
+    assert confidence_of(segment) == 0.871, "Slicer keeps it"
+    segment.SetTag("ClassScaleSeg.Confidence", "nan")
+    assert confidence_of(segment) is None
 
 
 def test_the_bar_unlocks_the_other_structures_and_says_from_which_voxels_were_taken(scene, panel, found):

@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 from ClassScaleSegLib import ClassScaleError, ImageError, OutputError, OutputExistsError, Segmentation
 from ClassScaleSegLib.options import Options
+from ClassScaleSegLib.scene.confidence import confidence_of
 from ClassScaleSegLib.scene.request import Request
 from ClassScaleSegLib.scene.run import SceneRun
 from ClassScaleSegLib.scene.source_volumes import is_of_region, source_volumes
@@ -87,6 +88,9 @@ def test_a_volume_becomes_a_segmentation_with_confidence_and_statistics(scene, l
     value = segments(node)["Segment_7"].GetLabelValue()
     assert volumes["cell 7"] == pytest.approx((labels == value).sum() * geometry.voxel_volume / 1000, rel=1e-4)
     cell = measured(statistics)["cell 7"]
+    sure = float(slicer.util.arrayFromVolume(confidence)[shown == 7].mean(dtype=np.float64))
+    assert float(cell["Confidence"]) == pytest.approx(sure, rel=1e-5)
+    assert confidence_of(segments(node)["Segment_7"]) == pytest.approx(sure, abs=5.1e-5)
     np.testing.assert_allclose(centre_of_row(cell), centre_of(node, "Segment_7"), atol=1e-3)
     inside = slicer.util.arrayFromVolume(volume)[shown == 7]
     assert float(cell["Mean"]) == pytest.approx(inside.mean(), rel=1e-4)

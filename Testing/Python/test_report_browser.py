@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from urllib.parse import quote
 
 import numpy as np
@@ -52,6 +53,11 @@ def test_the_head_says_what_the_page_is_about(browser, cohort, tmp_path):
     assert names(browser, ".summary")[-1] == "Fewer than 5 cases: volumes are not compared."
     heads = ["Structure", "Volume, mL", "Voxels", "Surface, mm²", "Mean, HU", "Std. dev."]
     assert names(browser, "#case thead button") == [*heads, "Code"]
+    sure = replace(segmentation(), confidence=np.full((24, 24, 24), 0.75, np.float32))
+    Report(tmp_path, overwrite=True).add("only", sure, modality="CT", image=np.zeros((24, 24, 24)))
+    browser.open(Report(tmp_path).write(title="Study").as_uri())
+    assert names(browser, "#case thead button") == [*heads, "Confidence", "Code"]
+    assert column(browser, "Confidence")[0] == "0.75"
     assert column(browser, "Volume, mL")[0] == "1.28" and column(browser, "Mean, HU")[0] == "0"
 
 

@@ -27,9 +27,8 @@ from ..process.job import Job
 from .cases import Case, is_folder
 from .job_models import JobModels
 from .reporting import Reporter
-from .results import Measured, read_finished
+from .results import CaseResults, Measured, read_finished
 
-_COLUMNS = statistics_columns()
 _LARGEST = 1 << 28  # bytes of the rows of a case; a thousand classes have 0.3 MB
 
 
@@ -54,7 +53,8 @@ class CohortTable:
 
     def __init__(self, files: Sequence[Path], job: Job, models: JobModels, overwrite: bool) -> None:
         self._files, self._models, self._overwrite = files, models, overwrite
-        self._folder = Path(job.output) / FOLDER
+        self._folder, self._job = Path(job.output) / FOLDER, job
+        self._columns = statistics_columns(confidence=job.confidence is not None)
 
     def check(self) -> None:
         """Check before the long computation that the tables can be written.
@@ -68,7 +68,7 @@ class CohortTable:
     def add(self, case: Case, result: Segmentation, measured: Measured) -> None:
         """Keep the rows of a case whose result was written. If that fails, they are counted again at the end."""
         with suppress(Exception):  # which then tells why
-            self._keep(case, statistics_cells(result.statistics(), measured.measures, result.table))
+            self._keep(case, self._cells(result, measured))
 
     def write(self, cases: Sequence[Case], without: Collection[str], reporter: Reporter) -> tuple[Path, ...]:
         """Write the tables of all cases that have a result. What cannot be counted is told, and left out.
@@ -85,7 +85,7 @@ class CohortTable:
             self._remove()
             return ()
         for file in self._files:
-            columns = ("Case", *_COLUMNS)
+            columns = ("Case", *self._columns)
             with replacing(file, self._may_replace(file)) as temporary:
                 write_table(temporary, columns, self._rows(done), True, STATISTICS_DIGITS)
                 self._note(file, sha256_of(temporary))  # before it has its name: the process may be killed
@@ -123,8 +123,8 @@ class CohortTable:
         try:
             found, messages = read_finished(case.output, self._models.table)
             measured = Measured(found, case, self._models)
-            result = measured.fit()
-            rows = statistics_cells(result.statistics(), measured.measures, result.table)
+            result = measured.fit(CaseResults.of(self._job, case, True).confidence)
+            rows = self._cells(result, measured)
         except Exception as error:
             known = isinstance(error, ClassScaleError)
             sentence = error if known else reporter.faults.sentence(case.name, error)
@@ -135,19 +135,28 @@ class CohortTable:
         self._keep(case, rows)
         return True
 
+    def _cells(self, result: Segmentation, measured: Measured) -> list[list[Cell]]:
+        confidence = self._job.confidence is not None
+        return statistics_cells(result.statistics(), measured.measures, result.table, confidence=confidence)
+
     def _keep(self, case: Case, rows: list[list[Cell]]) -> None:
-        facts = {"case": case.name, "result": _print_of(case), "columns": _COLUMNS, "rows": rows}
+        facts = {"case": case.name, "result": _print_of(case), "columns": self._columns, "rows": rows}
         with replacing(self._file(case), overwrite=True) as temporary:
             temporary.write_text(json.dumps(facts), encoding="utf-8")
 
     def _kept(self, case: Case) -> list[list[Cell]] | None:
         """Return the rows of the result as it is now; ``None`` if they are not known."""
         facts = _read(self._file(case))
-        wanted = {"case": case.name, "result": _print_of(case), "columns": list(_COLUMNS)}
+        wanted = {"case": case.name, "result": _print_of(case), "columns": list(self._columns)}
         rows = facts.get("rows")
         if {name: facts.get(name) for name in wanted} != wanted or not isinstance(rows, list):
             return None
-        return rows if all(isinstance(row, list) and _fits(row) for row in rows) else None
+        return rows if all(isinstance(row, list) and self._fits(row) for row in rows) else None
+
+    def _fits(self, row: list[Any]) -> bool:
+        return len(row) == len(self._columns) and all(
+            cell is None or isinstance(cell, (str, int, float)) for cell in row
+        )
 
     def _file(self, case: Case) -> Path:
         return self._folder / "statistics" / f"{case.name}.json"
@@ -163,10 +172,6 @@ class CohortTable:
             return self._overwrite or sha256_of(file) in self._written(file)
         except OSError:
             return False
-
-
-def _fits(row: list[Any]) -> bool:
-    return len(row) == len(_COLUMNS) and all(cell is None or isinstance(cell, (str, int, float)) for cell in row)
 
 
 def _print_of(case: Case) -> list[int] | None:

@@ -95,7 +95,8 @@ class JobReport:
             return
         result, messages = read_finished(case.output, self._models.table)
         measured = Measured(result, case, self._models)
-        self._write(case, measured.fit(), measured, (case.output,), messages, None)
+        confidence = CaseResults.of(self._job, case, self._many).confidence
+        self._write(case, measured.fit(confidence), measured, (case.output,), messages, None)
 
     def add_failed(self, case: Case, error: ClassScaleError) -> None:
         """Add a case without a result.

@@ -21,7 +21,7 @@ from ..images.formats import check_writable, files_of, writable_geometry
 from ..images.geometry import Geometry
 from ..images.measures import LabelMeasures
 from ..images.reading import InputImage, read_image
-from ..images.segmentation import Segmentation
+from ..images.segmentation import Segmentation, read_on_grid
 from ..images.statistics import write_statistics
 from ..images.suffixes import (
     DICOM_SUFFIX,
@@ -54,17 +54,22 @@ class Measured:
         channels = self._models.channels if len(self._case.files) == 1 else 1
         return read_image(self._case.files[0], channels, flat=self._models.flat, nibabel=self._models.nibabel)
 
-    def fit(self) -> Segmentation:
+    def fit(self, confidence: Path | None = None) -> Segmentation:
         """Put a result that was read onto the grid of the image, of which its file may leave out the outer slices.
 
+        :param confidence: file of its confidence, if there should be one.
         :returns: the result, whole; it is measured from now on.
-        :raises ImageError: if it is not of this image.
+        :raises ImageError: if it, or its confidence, is not of this image.
         """
         own, grid = self._result.geometry, self._image.geometry
         if own.size != grid.size:
             self._result = _on_grid(self._result, grid, self._case)
         elif own.distance(grid) > min(grid.spacing) / 2:
             raise _of_another_image(self._case)
+        if confidence is not None and confidence.is_file():
+            image = read_on_grid(confidence, grid)
+            assert image.voxels is not None  # an image that was just read has its voxels
+            self._result = replace(self._result, confidence=image.voxels[0].copy())  # they end with the image
         return self._result
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +49,7 @@ class LabelMeasures:
     :ivar last: the largest such index; the class lies in the box from ``first`` to ``last``, both included.
     :ivar touches_edge: whether it reaches an end of an axis with several voxels, and may therefore be cut off.
     :ivar intensities: ``None`` without an image.
+    :ivar confidence: mean of the confidence in its voxels, 0 to 1; ``None`` if none was computed.
     """
 
     voxels: int
@@ -59,9 +60,15 @@ class LabelMeasures:
     last: tuple[int, int, int]
     touches_edge: bool
     intensities: Intensities | None = None
+    confidence: float | None = None
 
 
-def measure(labels: np.ndarray, geometry: Geometry, intensities: np.ndarray | None = None) -> dict[int, LabelMeasures]:
+def measure(
+    labels: np.ndarray,
+    geometry: Geometry,
+    intensities: np.ndarray | None = None,
+    confidence: np.ndarray | None = None,
+) -> dict[int, LabelMeasures]:
     """Measure all classes that occur, whatever their number, in one pass over the labels and one over the image.
 
     The surface is estimated by Crofton's formula, from how often lines in the 13 directions to neighbouring voxels
@@ -76,6 +83,7 @@ def measure(labels: np.ndarray, geometry: Geometry, intensities: np.ndarray | No
     :param labels: uint16 ``(z, y, x)``; 0 is not measured.
     :param geometry: the grid of the labels.
     :param intensities: integers or floating-point numbers ``(z, y, x)``.
+    :param confidence: probability of each voxel's class, float32 ``(z, y, x)``.
     :returns: for each label value that occurs, in ascending order, its measures.
     :raises ImageError: if shapes disagree, or an intensity in a class is NaN or infinite.
 
@@ -88,7 +96,7 @@ def measure(labels: np.ndarray, geometry: Geometry, intensities: np.ndarray | No
     >>> found.intensities.mean, found.intensities.median, found.intensities.maximum
     (29.5, 29.5, 33.0)
     """
-    for what, array in (("label map", labels), ("image", intensities)):
+    for what, array in (("label map", labels), ("image", intensities), ("confidence", confidence)):
         if array is not None and array.shape != tuple(geometry.size)[::-1]:
             shape = tuple(geometry.size)[::-1]
             raise ImageError(f"The {what} has the shape {array.shape}, the label map has the grid {shape} (z, y, x).")
@@ -101,7 +109,11 @@ def measure(labels: np.ndarray, geometry: Geometry, intensities: np.ndarray | No
     for start, slab in _slabs(labels[box]):
         shapes.add(start, slab)
     inside = {} if intensities is None else _intensities(labels[box], shapes.voxels, intensities[box])
-    return {value: shapes.of(value, inside.get(value)) for value in np.flatnonzero(shapes.voxels).tolist()}
+    found = {value: shapes.of(value, inside.get(value)) for value in np.flatnonzero(shapes.voxels).tolist()}
+    if confidence is None:
+        return found
+    sums = _sums(labels[box], confidence[box], len(shapes.voxels))
+    return {value: replace(one, confidence=float(sums[value] / one.voxels)) for value, one in found.items()}
 
 
 class _Shapes:
@@ -212,6 +224,30 @@ def _surface_of_neighbours(geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
     area = np.append(4 * geometry.voxel_volume * share / lengths, np.zeros(3))
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
     return bits @ area[:8], bits @ area[8:]
+
+
+def mean_by_label(labels: np.ndarray, numbers: np.ndarray) -> dict[int, float]:
+    """Return the mean of numbers in the voxels of each label value but 0 that occurs.
+
+    :param labels: uint16 ``(z, y, x)``.
+    :param numbers: such as the confidence, float32 ``(z, y, x)``.
+
+    >>> mean_by_label(np.array([[[0, 1, 1, 3]]], np.uint16), np.array([[[9, 0.5, 1, 0.25]]], np.float32))
+    {1: 0.75, 3: 0.25}
+    """
+    counts = np.bincount(labels.reshape(-1))
+    sums = _sums(labels, numbers, len(counts))
+    return {value: float(sums[value] / counts[value]) for value in np.flatnonzero(counts).tolist() if value}
+
+
+def _sums(labels: np.ndarray, numbers: np.ndarray, values: int) -> np.ndarray:
+    """Return the sum of the numbers in the voxels of each label value, float64 ``(values,)``."""
+    depth, sums = max(1, _VOXELS_AT_ONCE // labels[0].size), np.zeros(values)
+    for start in range(0, len(labels), depth):
+        slab = labels[start : start + depth].reshape(-1)
+        if slab.any():
+            sums += np.bincount(slab, numbers[start : start + depth].reshape(-1), minlength=values)
+    return sums
 
 
 def _intensities(labels: np.ndarray, voxels: np.ndarray, image: np.ndarray) -> dict[int, Intensities]:

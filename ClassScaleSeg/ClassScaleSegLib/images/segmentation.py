@@ -168,6 +168,8 @@ class Segmentation:
     def measures(self, image: ImageSource | np.ndarray | None = None) -> dict[int, LabelMeasures]:
         """Measure surface, position and box of every class that occurs, and the intensities of an image inside it.
 
+        Where the confidence was computed, its mean in each class is measured too.
+
         :param image: a file, a DICOM folder or a SimpleITK image with one channel on the grid of the segmentation, or
             the voxels of one, ``(z, y, x)``. ``None``: no intensities.
         :returns: the measures by label value, as :func:`~ClassScaleSegLib.images.measures.measure` defines them.
@@ -181,7 +183,7 @@ class Segmentation:
             voxels = source.voxels[0]
         found: dict[int, LabelMeasures] = {}
         for layer in self.layers:
-            found |= measure(layer, self.geometry, voxels)
+            found |= measure(layer, self.geometry, voxels, self.confidence)
         return dict(sorted(found.items()))
 
     def cleaned(

@@ -61,24 +61,34 @@ INTENSITY_COLUMNS = (  # only if an image was measured
     Column("Percentile_95", "Percentile 95", float, attrgetter("intensities.percentile_95")),
     Column("Maximum", "Maximum", float, attrgetter("intensities.maximum")),
 )
+CONFIDENCE_COLUMN = Column("Confidence", "Confidence", float, attrgetter("confidence"))  # only if it was computed
 _CLASS_COLUMNS = ("LabelValue", "Name", "Voxels", "Volume_mL", *itertools.chain(*CODE_COLUMNS.values()))
 
 
-def measure_columns(intensities: bool) -> tuple[Column, ...]:
-    """Return the columns of the measures, in their order; those of the intensities are the last ones, if wanted."""
-    return (*SHAPE_COLUMNS, *INTENSITY_COLUMNS) if intensities else SHAPE_COLUMNS
+def measure_columns(intensities: bool, confidence: bool = False) -> tuple[Column, ...]:
+    """Return the columns of the measures, in their order: first the shape, then what else is wanted."""
+    return (*SHAPE_COLUMNS, *INTENSITY_COLUMNS * intensities, *(CONFIDENCE_COLUMN,) * confidence)
 
 
-def statistics_columns(intensities: bool = True) -> tuple[str, ...]:
+def statistics_columns(intensities: bool = True, confidence: bool = False) -> tuple[str, ...]:
     """Return the titles of all columns of a file: what the class is and how large, and its measures."""
-    return (*_CLASS_COLUMNS, *(column.name for column in measure_columns(intensities)))
+    return (*_CLASS_COLUMNS, *(column.name for column in measure_columns(intensities, confidence)))
+
+
+def has_confidence(measures: Iterable[LabelMeasures]) -> bool:
+    """Return whether the confidence was measured."""
+    return any(found.confidence is not None for found in measures)
 
 
 def statistics_cells(
-    rows: Iterable[LabelVolume], measures: Mapping[int, LabelMeasures], table: LabelTable, intensities: bool = True
+    rows: Iterable[LabelVolume],
+    measures: Mapping[int, LabelMeasures],
+    table: LabelTable,
+    intensities: bool = True,
+    confidence: bool = False,
 ) -> list[list[Cell]]:
     """Return the cells of each row, in :func:`statistics_columns`; parameters are those of :func:`write_statistics`."""
-    columns = measure_columns(intensities)
+    columns = measure_columns(intensities, confidence)
     cells: list[list[Cell]] = []
     for row in rows:
         volume, found = float(f"{row.volume_ml:.6g}"), measures.get(row.value)
@@ -116,5 +126,6 @@ def write_statistics(
         with replacing(path, overwrite) as temporary, named(path):
             write_dicom_sr(temporary, measures, table, segmentation)
         return
-    cells = statistics_cells(rows, measures, table, intensities)
-    write_table(path, statistics_columns(intensities), cells, overwrite, STATISTICS_DIGITS)
+    confidence = has_confidence(measures.values())
+    cells = statistics_cells(rows, measures, table, intensities, confidence)
+    write_table(path, statistics_columns(intensities, confidence), cells, overwrite, STATISTICS_DIGITS)

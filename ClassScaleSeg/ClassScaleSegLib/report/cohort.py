@@ -1,4 +1,4 @@
-"""Compare the cases of a cohort, and find what is unusual: volumes, missing structures, sides, and what is cut."""
+"""Compare the cases of a cohort, and find what is unusual: volumes, sides, doubts, what is missing, and what is cut."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from .facts import CaseFacts, ClassFacts
+from .facts import CaseFacts, ClassFacts, Structure
 from .sides import pairs
 
 FEWEST = 5  # cases that have a structure, before another one is compared with them
@@ -17,16 +17,19 @@ COMMON = 0.8  # share of the cases that have a structure, or have it whole, for 
 TWICE = 2.0  # larger side to smaller side, where there are too few cases to say what is usual
 LEAST_ML = 1.0  # of the larger side then: a few voxels more or less double the small
 LEAST_VOXELS = 30  # of the median: volumes and sides of smaller structures are not compared
+LEAST_DOUBT = 0.05  # below the median of the confidence: less is not worth a line
+SUREST = 0.999  # more confidence is as good
 
 
 @dataclass(frozen=True)
 class Finding:
     """Something unusual in a case.
 
-    :ivar kind: "volume", "missing", "asymmetry" or "edge".
+    :ivar kind: "volume", "missing", "asymmetry", "edge" or "confidence".
     :ivar structure: name of the structure.
     :ivar text: a sentence.
-    :ivar value: mL; of an asymmetry left divided by right; ``None`` if the structure is missing.
+    :ivar value: mL; of an asymmetry left divided by right; of a confidence 0 to 1; ``None`` if the structure is
+        missing.
     :ivar usual: the median of the cohort; ``None`` if there are too few cases.
     """
 
@@ -41,6 +44,8 @@ class Finding:
         """What is missing comes first, then what is farthest from usual, and last what is cut off."""
         if self.kind in ("missing", "edge"):
             return (0 if self.kind == "missing" else 2), 0.0
+        if self.kind == "confidence":
+            return 1, -abs(math.log(_doubt(self.value or 0.0) / _doubt(self.usual or 0.0)))
         return 1, -math.inf if self.value is None else -abs(math.log(self.value / (self.usual or 1.0)))
 
 
@@ -73,6 +78,7 @@ class _Class:
     found: int = 0
     cut: int = 0
     whole_ml: list[float] = field(default_factory=list)
+    doubts: list[float] = field(default_factory=list)
     voxels: list[int] = field(default_factory=list)
 
 
@@ -126,6 +132,8 @@ class Cohort:
             entry = self._classes[structure.name]
             entry.found += 1
             entry.voxels.append(structure.voxels)
+            if structure.confidence is not None:
+                entry.doubts.append(_doubt(structure.confidence))
             if structure.touches_edge:
                 entry.cut += 1
             else:
@@ -172,7 +180,21 @@ class Cohort:
                 if here.volume_ml > middle or not here.touches_edge:  # what is cut is small for that reason
                     text = f"{one.name} has {_number(here.volume_ml)} mL; the median is {_number(middle)} mL."
                     findings.append(Finding("volume", one.name, text, here.volume_ml, middle))
+            findings += self._doubts(here)
         return sorted(findings + self._asymmetries(case), key=lambda finding: finding._rank)
+
+    def _doubts(self, here: Structure) -> list[Finding]:
+        """Find out whether the model was much less sure of a structure than in other cases."""
+        usual = self._of(("doubt", here.name, ""), self._classes[here.name].doubts)
+        if usual is None or here.confidence is None:
+            return []
+        middle, doubt = math.exp(usual.middle), _doubt(here.confidence)
+        if doubt < middle + LEAST_DOUBT or not usual.far(doubt):
+            return []
+        text = (
+            f"The model was less sure of {here.name} than usual: {here.confidence:.2f}; the median is {1 - middle:.2f}."
+        )
+        return [Finding("confidence", here.name, text, here.confidence, 1 - middle)]
 
     def _asymmetries(self, case: CaseFacts) -> list[Finding]:
         volumes = {one.name: one.volume_ml for one in case.structures}
@@ -221,6 +243,10 @@ class Cohort:
         if key not in self._usual:
             self._usual[key] = _Usual.of(numbers)
         return self._usual[key]
+
+
+def _doubt(confidence: float) -> float:
+    return 1 - min(confidence, SUREST)
 
 
 def _number(value: float) -> str:

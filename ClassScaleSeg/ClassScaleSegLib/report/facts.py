@@ -41,6 +41,7 @@ class Structure:
     """What was measured of a class that was found: as :class:`~ClassScaleSegLib.images.measures.LabelMeasures`.
 
     :ivar intensities: mean, median and so on; ``None`` if there was no image.
+    :ivar confidence: its mean, 0 to 1; ``None`` if it was not computed.
     """
 
     value: int
@@ -53,6 +54,7 @@ class Structure:
     last: tuple[int, int, int]
     touches_edge: bool
     intensities: dict[str, float] | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ def _structure(one: ClassFacts, found: LabelMeasures) -> Structure:
         last=_whole(found.last),
         touches_edge=bool(found.touches_edge),
         intensities=None if inside is None else {key: _short(part) for key, part in inside._asdict().items()},
+        confidence=None if found.confidence is None else _short(found.confidence),
     )
 
 

@@ -279,4 +279,4 @@ def _run(run: Run) -> dict[str, Any]:
 def _row(one: Structure, order: dict[str, int]) -> list[Any]:
     inside = one.intensities or {}
     numbers = (one.volume_ml, one.surface_mm2, inside.get("mean"), inside.get("standard_deviation"))
-    return [order[one.name], *numbers, int(one.touches_edge), one.voxels]
+    return [order[one.name], *numbers, int(one.touches_edge), one.voxels, one.confidence]

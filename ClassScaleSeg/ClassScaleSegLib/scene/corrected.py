@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from .confidence import forget_confidence
+
 if TYPE_CHECKING:
     from slicer import vtkMRMLSegmentationNode
 
@@ -12,7 +14,8 @@ _CORRECTED = "ClassScaleSeg.Corrected"  # attribute: ids of segments, as JSON; o
 
 
 def note_corrected(node: vtkMRMLSegmentationNode, segment_id: str) -> None:
-    """Note that a structure has been corrected."""
+    """Note that a structure has been corrected. How sure the model was of it is forgotten."""
+    forget_confidence(node.GetSegmentation().GetSegment(segment_id))
     node.SetAttribute(_CORRECTED, json.dumps([*dict.fromkeys((*_noted(node), segment_id))]))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..images.comparison import ClassComparison
 from ..images.counts import LabelVolume
 from ..images.measures import LabelMeasures
-from ..images.statistics import measure_columns, write_statistics
+from ..images.statistics import has_confidence, measure_columns, write_statistics
 from .results import note, noted
 from .segmentation_reader import Opened
 from .volume import is_on_grid
@@ -29,16 +29,17 @@ def fill_table_node(
     frames: Sequence[Sequence[LabelVolume]],
     measures: Sequence[Mapping[int, LabelMeasures]],
 ) -> None:
-    """Fill a table node with a row for each class that was found: name, label value, size, position, intensities.
+    """Fill a table node with a row for each class that was found: name, label value, size, position and so on.
 
     :param frames: statistics of each frame; with more than one, the first column is the frame number from 0.
-    :param measures: of each frame, as from :func:`measure_result`; without intensities their columns are left out.
+    :param measures: of each frame, as from :func:`measure_result`; columns of what was not measured are left out.
     """
     import slicer
     import vtk
 
     inside = any(found.intensities is not None for frame in measures for found in frame.values())
-    measured_columns = measure_columns(inside)
+    sure = any(has_confidence(frame.values()) for frame in measures)
+    measured_columns = measure_columns(inside, sure)
     arrays = {float: vtk.vtkDoubleArray, int: vtk.vtkIntArray, bool: vtk.vtkStringArray}
     columns: dict[str, vtkAbstractArray] = {
         "Frame": vtk.vtkIntArray(),

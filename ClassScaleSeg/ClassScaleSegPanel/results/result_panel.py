@@ -55,7 +55,7 @@ class ResultPanel(StructureSection):
         on_shown: Callable[[], None],
         on_back: Callable[[vtkMRMLSegmentationNode], None],
     ) -> None:
-        titles = [_("Structure"), _("Volume (mL)")]
+        titles = [_("Structure"), _("Volume (mL)"), _("Confidence")]
         StructureSection.__init__(self, ui.resultCollapsibleButton, titles, self._go_to, self._ticked)
         self._ui, self._state, self._logic, self._on_shown, self._on_back = ui, state, logic, on_shown, on_back
         self._replaced: tuple[Any, Any] | None = None  # a segmentation, and the one in whose place it was listed
@@ -99,12 +99,13 @@ class ResultPanel(StructureSection):
             if ids is not None:  # in the order of the segments, whatever values they have got
                 places = {value: place for place, value in enumerate(ids)}
                 found.sort(key=lambda one: places[one[0].value])
-            rows = [_row(label, row, label.id if ids is None else ids[label.value]) for label, row in found]
+            rows = [_row(node, label, row, label.id if ids is None else ids[label.value]) for label, row in found]
             text = _("{count} structures found. Click one to centre the views on it. Tick some to show them in 3D.")
         with self.table.place_kept() if again else contextlib.nullcontext():
             self.table.set_rows(rows, ticked=False)
         self.table.tick(ticked)
         self.table.set_width(1, "00,000.000")
+        self.table.set_width(2, max((row.cells[2] for row in rows), default=""))  # hidden if none has one
         self.say(text.format(count=len(rows)))
         self._watching.watch((node,), *changes(), slicer.vtkSegmentation.ContainedRepresentationNamesModified)
         self.render()
@@ -263,6 +264,11 @@ def _kinds() -> dict[str, str]:
     }
 
 
-def _row(label: Label, volume: LabelVolume, segment_id: str) -> Row:
-    cells, order = (volume.name, amount(volume.volume_ml)), (volume.name.casefold(), volume.volume_ml)
+def _row(node: vtkMRMLSegmentationNode | None, label: Label, volume: LabelVolume, segment_id: str) -> Row:
+    from ClassScaleSegLib.scene.confidence import confidence_of
+
+    segment = None if node is None else node.GetSegmentation().GetSegment(segment_id)
+    sure = None if segment is None else confidence_of(segment)
+    cells = (volume.name, amount(volume.volume_ml), "" if sure is None else f"{sure:.2f}")
+    order = (volume.name.casefold(), volume.volume_ml, -1.0 if sure is None else sure)
     return Row(segment_id, label.color, cells, order, searched(volume.name, label))

@@ -5426,6 +5426,10 @@
 <context>
     <name>results.result_panel</name>
     <message>
+        <source>Confidence</source>
+        <translation>Konfidenz</translation>
+    </message>
+    <message>
         <source>Correct</source>
         <translation>Korrigieren</translation>
     </message>
