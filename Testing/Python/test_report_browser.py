@@ -57,7 +57,7 @@ def test_the_head_says_what_the_page_is_about(browser, cohort, tmp_path):
     Report(tmp_path, overwrite=True).add("only", sure, modality="CT", image=np.zeros((24, 24, 24)))
     browser.open(Report(tmp_path).write(title="Study").as_uri())
     assert names(browser, "#case thead button") == [*heads, "Confidence", "Code"]
-    assert column(browser, "Confidence")[0] == "0.75"
+    assert column(browser, "Confidence")[0] == "0.750"
     assert column(browser, "Volume, mL")[0] == "1.28" and column(browser, "Mean, HU")[0] == "0"
 
 
@@ -193,7 +193,7 @@ def test_the_head_of_a_table_stays_in_view(browser, cohort, width):
 def spoken(browser: Browser) -> set[tuple[str, str]]:
     """Return roles and names in the tree that a screen reader is given."""
     nodes = [node for node in browser.call("Accessibility.getFullAXTree")["nodes"] if not node.get("ignored")]
-    return {(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if "role" in node}
+    return {(node["role"]["value"], node.get("name", {}).get("value", "").strip()) for node in nodes if "role" in node}
 
 
 def test_the_structures_of_all_cases_are_a_table(browser, cohort):
