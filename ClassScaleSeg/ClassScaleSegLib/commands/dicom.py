@@ -1,4 +1,4 @@
-"""``classscaleseg dicom``: sort an export; find series in an archive and fetch them, and send DICOM files to it."""
+"""``classscaleseg dicom``: sort an export; find series in an archive, fetch them, send to it, and watch it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from .dicom_fetch import fetch_command
 from .dicom_find import find_command
 from .dicom_send import send_command
 from .dicom_sort import add_sort_options, sort_command
+from .dicom_watch import add_watch_options, watch_command
 from .options import add_command
 from .parsing import Parser
 from .reporting import Reporter
@@ -24,6 +25,8 @@ def add_dicom_options(parser: Parser) -> None:
     add_sort_options(add_command(commands, "action", "sort", sort_command, "export/ --modality CT -o cases/"))
     _add_find(add_command(commands, "action", "find", find_command, f"--from {_ARCHIVE} --modality CT"))
     _add_fetch(add_command(commands, "action", "fetch", fetch_command, f"--from {_ARCHIVE} --series 1.2.3 -o series/"))
+    words = f"--from {_ARCHIVE} --modality CT --date 20260131- -m toy-120 -o results/"
+    add_watch_options(add_command(commands, "action", "watch", watch_command, words))
     sending = add_command(commands, "action", "send", send_command, f"ct.seg.dcm --to {_ARCHIVE}")
     text = "a DICOM file, or a folder, of which all DICOM files are sent"
     sending.add_argument("files", nargs="+", metavar="FILE", help=text)
@@ -64,5 +67,5 @@ def _count(text: str) -> int:
 
 
 def dicom_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
-    """Sort a DICOM export by its series; find series in an archive (PACS), fetch them, and send DICOM files to it."""
+    """Sort a DICOM export by its series; find series in an archive (PACS), fetch them, send to it, or watch it."""
     return options.action(options, reporter)

@@ -1,0 +1,261 @@
+"""``classscaleseg dicom watch``: segment the series of an archive as they arrive, and send the results to it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from ..archive.asking import Asking, asking
+from ..archive.connection import Archive, NotReached
+from ..archive.criteria import Criteria, parse_dates
+from ..archive.fetching import SeriesFetch
+from ..archive.files import find_dicom_files
+from ..archive.searching import MOST_LOOKED_THROUGH, Search, Series
+from ..archive.sending import send
+from ..errors import ArchiveError, ClassScaleError, ImageError, named
+from ..files import refuse_unwritable_folder, replacing
+from ..images.dicom.seg import refuse_missing_highdicom
+from ..locking import locked
+from ..options import Options
+from ..process.exit_codes import ExitCode
+from ..process.job import Job
+from ..process.segmentation import SegmentationProcess
+from ..process.terminal import on_one_line
+from .archive_options import add_archive_options, archive_of
+from .job_models import completed_job, find_models
+from .options import add_options
+from .parsing import Parser
+from .reporting import Reporter
+from .watch_record import DONE, FAILED, LEFT_OUT, SEGMENTED, Records, SeriesRecord
+
+_OPTIONS = ("classes", "device", "dicom_seg", "step", "mirroring", "memory_limit_gib", "threads")
+_SHORTEST = 5  # seconds between two looks
+_MOST_ATTEMPTS = 8  # at a series, each after twice the time, until the command is started again
+
+
+def add_watch_options(parser: Parser) -> None:
+    """Add the options of ``classscaleseg dicom watch``."""
+    add = parser.add_argument
+    add("-m", "--model", nargs="+", action="extend", required=True, metavar="MODEL", help="as of classscaleseg segment")
+    text = "segment only series of this modality, such as CT"
+    add("--modality", required=True, help=text)
+    text = "day of the study, or a range, usually from a day on: 20260131-"
+    add("--date", required=True, metavar="DAY", help=text)
+    add("--description", metavar="TEXT", help="a part of the description of the study")
+    add("--series-description", metavar="TEXT", help="a part of the description of the series")
+    text = "pass over series with fewer images (default: 10)"
+    add("--least-images", type=int, default=10, metavar="N", help=text)
+    text = "folder of the results, and of what is done; the same folder goes on there"
+    add("-o", "--output", required=True, metavar="FOLDER", help=text)
+    add("--to", metavar="URL", help="send the results to this archive (default: to the one that has the images)")
+    add("--no-send", action="store_true", help="keep the results in the folder alone")
+    add("--keep-images", action="store_true", help="keep the images that were fetched")
+    add("--every", type=float, default=60.0, metavar="SECONDS", help="time between two looks (default: 60)")
+    add("--once", action="store_true", help="segment what there is now, and end")
+    add_archive_options(parser, "--from", "a line for each series")
+    add_options(parser, *_OPTIONS)
+
+
+def watch_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
+    """Segment the series of an archive (PACS) as they arrive, and send the results to it, until it is stopped.
+
+    :returns: with ``--once``, ``OK`` if all series are done, and ``SOME_FAILED`` if some are not; ``USAGE`` if an
+        argument is wrong.
+    :raises ModelError: if a model cannot be used.
+    :raises OutputError: if the folder cannot be written, or the package highdicom is missing.
+    :raises Busy: if another process works in the folder.
+    :raises ArchiveError: with ``--once``, if the archive cannot be reached.
+    """
+    try:
+        archive = archive_of(options)
+        target = archive if options.to is None else replace(archive, address=options.to)
+        criteria = Criteria(dates=parse_dates(options.date), modality=options.modality, description=options.description)
+        if options.to is not None and options.no_send:
+            raise ArchiveError(
+                "--to names an archive for the results, and --no-send keeps them. Leave one of them out."
+            )
+        if not options.every >= _SHORTEST:
+            raise ArchiveError(f"--every {options.every:g} is too often. Give {_SHORTEST} seconds or more.")
+    except ArchiveError as error:
+        reporter.error(error)
+        return ExitCode.USAGE
+    refuse_missing_highdicom()
+    folder = Path(options.output)
+    refuse_unwritable_folder(folder / "results" / "a result")
+    chosen = Options(**{name: getattr(options, name) for name in _OPTIONS})
+    job = completed_job(Job((), tuple(options.model), "", options=chosen))
+    _ = find_models(job).table  # a model or class that does not exist is told now, not when a series arrives
+    with locked(folder / ".lock", f"{folder} is being used"):
+        return _Watch(options, archive, None if options.no_send else target, criteria, job).run()
+
+
+class _Watch:
+    """Looks for series again and again, and works on those that are due, one by one."""
+
+    def __init__(
+        self, options: argparse.Namespace, archive: Archive, target: Archive | None, criteria: Criteria, job: Job
+    ) -> None:
+        self._options, self._archive, self._target = options, archive, target
+        self._criteria, self._job = criteria, job
+        self._folder = Path(options.output)
+        self._records = Records(self._folder / "records")
+        self._counts: dict[str, int] = {}  # images of each series at the last look
+        self._failures: dict[str, tuple[int, float]] = {}  # how many of a series, and when it is due again
+        self._fault = ""  # that was told last of the archive
+
+    def run(self) -> ExitCode:
+        """Work until it is stopped, or with ``--once`` until nothing is due."""
+        all_done = True
+        while True:
+            begin = time.monotonic()
+            try:
+                with asking(self._archive) as ask:
+                    due = self._due(ask)
+                for series, images in due:
+                    with asking(self._archive) as ask:
+                        all_done = self._work(ask, series, images) and all_done
+                self._fault = ""
+            except ArchiveError as error:  # it may come back
+                if self._options.once:
+                    raise
+                if str(error) != self._fault:
+                    self._fault = str(error)
+                    _tell(f"{_now()} {error} The next look is in {self._options.every:g} s.")
+            if self._options.once:
+                return ExitCode.OK if all_done else ExitCode.SOME_FAILED
+            time.sleep(max(0.0, self._options.every - (time.monotonic() - begin)))
+
+    def _due(self, ask: Asking) -> list[tuple[Series, int]]:
+        """Return the series on which there is something to do, and how many images each has.
+
+        A series has arrived if it has as many images as at the last look.
+        """
+        search, due = Search(ask), []
+        studies = search.studies(self._criteria, MOST_LOOKED_THROUGH)
+        counts: dict[str, int] = {}
+        for series in (series for study in studies for series in study.series):
+            part = self._options.series_description
+            if part is not None and part.casefold() not in series.description.casefold():
+                continue
+            images = series.images if series.images is not None else len(search.images(series) or ())
+            counts[series.uid] = images
+            record = self._records.read(series.uid)
+            arrived = self._options.once or self._counts.get(series.uid) == images
+            if images > self._counts.get(series.uid, images):
+                self._failures.pop(series.uid, None)
+            wanted = images >= self._options.least_images and (record is None or record.is_due(images))
+            if arrived and wanted and time.monotonic() >= self._failures.get(series.uid, (0, 0.0))[1]:
+                due.append((series, images))
+        self._counts = counts
+        for notice in search.notices:
+            _tell(f"{_now()} {notice}")
+        return due
+
+    def _work(self, ask: Asking, series: Series, images: int) -> bool:
+        """Fetch, segment and send a series; return whether it is done, or nothing of it is wanted.
+
+        :raises NotReached: if the archive cannot be reached. The series stays due.
+        """
+        begin = time.monotonic()
+        record = self._records.read(series.uid)
+        made = record if record is not None and record.state == SEGMENTED and record.images >= images else None
+        empty = SeriesRecord(series.uid, series.study, images, FAILED)
+        result = self._folder / "results" / f"{series.uid}.seg.dcm"
+        try:
+            if made is None or not result.is_file():
+                made = replace(empty, state=SEGMENTED, structures=self._segment(ask, series, result))
+                self._records.write(made)
+            if self._target is not None:
+                _send(result, self._target)
+            done = replace(made, state=DONE, reason="")
+            self._records.write(done)
+        except NotReached:
+            raise
+        except ClassScaleError as error:
+            left_out = isinstance(error, ImageError)
+            failed = replace(made or empty, reason=str(error))
+            failed = replace(failed, state=LEFT_OUT) if left_out else failed
+            self._records.write(failed)
+            if left_out:
+                self._forget_images(series)
+            else:
+                self._wait(series)
+            self._say(series, failed, begin)
+            return left_out
+        self._failures.pop(series.uid, None)
+        self._forget_images(series)
+        self._say(series, done, begin)
+        return True
+
+    def _segment(self, ask: Asking, series: Series, result: Path) -> int:
+        """Fetch a series, segment it in a child process, and return how many structures were found.
+
+        :raises ArchiveError: if not all of its images come.
+        :raises ImageError: if it cannot be segmented because of what it is.
+        :raises ClassScaleError: if it cannot be segmented.
+        """
+        fetched = SeriesFetch(ask, series, self._folder / "images").run()
+        if not fetched.whole:
+            faults = fetched.faults or [f"{fetched.images} of {fetched.expected or '?'} images came."]
+            raise ArchiveError(" ".join(faults))
+        with SegmentationProcess() as process:
+            made = process.work_folder / "result.seg.dcm"
+            process.job = replace(self._job, images=(str(fetched.folder.resolve()),), output=made)
+            process.start()
+            if process.wait() != "finished":
+                kind = ImageError if process.kind == ImageError.__name__ else ClassScaleError
+                raise kind(process.error or "The segmentation has ended without a word.")
+            with replacing(result, overwrite=True) as temporary, named(result):
+                shutil.copyfile(made, temporary)
+            return int(process.result.get("structures") or 0)
+
+    def _wait(self, series: Series) -> None:
+        """Let a series rest after a failure: twice as long after each, and after the last one until the next start."""
+        count = self._failures.get(series.uid, (0, 0.0))[0] + 1
+        rest = self._options.every * 2**count if count < _MOST_ATTEMPTS else math.inf
+        self._failures[series.uid] = count, time.monotonic() + rest
+
+    def _forget_images(self, series: Series) -> None:
+        if not self._options.keep_images:
+            shutil.rmtree(self._folder / "images" / series.uid, ignore_errors=True)
+
+    def _say(self, series: Series, record: SeriesRecord, begin: float) -> None:
+        """Print a line on a series. It names no patient."""
+        seconds = round(time.monotonic() - begin, 1)
+        if self._options.json:
+            print(json.dumps({"time": _now(), **asdict(record), "seconds": seconds}), flush=True)
+            return
+        what = on_one_line(f"{series.modality} {series.description[:40]}".strip())
+        text = f"{record.structures} structures in {seconds:g} s, {'kept' if self._target is None else 'sent'}"
+        if record.state != DONE:
+            count, due = self._failures.get(series.uid, (0, 0.0))
+            again = f" It is tried again in {due - time.monotonic():.0f} s." if 0 < count < _MOST_ATTEMPTS else ""
+            again = "" if self._options.once else again
+            text = f"{'left out' if record.state == LEFT_OUT else 'failed'}. {on_one_line(record.reason)}{again}"
+        print(f"{_now()} {series.uid} ({what}, {record.images} images): {text}", flush=True)
+
+
+def _send(result: Path, target: Archive) -> None:
+    """Send a result.
+
+    :raises ArchiveError: if the archive does not store it.
+    """
+    for sent in send(find_dicom_files([result]), target):
+        if not sent.arrived:
+            raise ArchiveError(
+                f"{target.address} has not stored the result ({sent.state}). {sent.reason or ''}".strip()
+            )
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _tell(text: str) -> None:
+    print(on_one_line(text), file=sys.stderr, flush=True)

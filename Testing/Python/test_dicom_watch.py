@@ -1,0 +1,251 @@
+"""Watching a DICOM archive: series are segmented as they arrive, each once, and the results are sent."""
+
+# ruff: noqa: F811  (fixtures are imported, and then named as arguments)
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from archive_fixtures import no_credentials, series, server, shelf  # noqa: F401  (fixtures)
+from ClassScaleSegLib.commands import dicom_watch
+from ClassScaleSegLib.commands.main import ExitCode, main
+from fetching_fixtures import given, uid  # noqa: F401  (fixtures)
+from reading_server import Shelf
+
+pydicom = pytest.importorskip("pydicom")
+pytest.importorskip("highdicom")
+pytest.importorskip("dicomweb_client")
+
+from dicom_phantom import planes, write_series  # noqa: E402
+from dicom_results import written  # noqa: E402
+
+
+class Child:
+    """Stands in for the child process: its result is a small segmentation of the series."""
+
+    made: list[Path] = []
+    error, kind = "", ""
+
+    def __init__(self):
+        self.job, self.result, self.error, self.kind = None, {"structures": 2}, Child.error, Child.kind
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    @property
+    def work_folder(self) -> Path:
+        return Child.folder
+
+    def start(self):
+        Child.made.append(Path(self.job.images[0]))
+        assert all(file.suffix == ".dcm" for file in Child.made[-1].iterdir())
+
+    def wait(self):
+        if self.error:
+            return "failed"
+        self.job.output.write_bytes(Child.content)
+        return "finished"
+
+
+@pytest.fixture
+def child(monkeypatch, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("child")
+    _, path, _ = written(folder, volume=planes())
+    Child.folder, Child.content, Child.made, Child.error, Child.kind = folder, path.read_bytes(), [], "", ""
+    monkeypatch.setattr(dicom_watch, "SegmentationProcess", Child)
+    return Child.made
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """Lets time pass at once, and ends the command by Ctrl-C when nothing is to happen any more."""
+    then = []
+
+    def sleep(seconds):
+        clock[0] += seconds
+        if not then:
+            raise KeyboardInterrupt
+        then.pop(0)()
+
+    clock = [0.0]
+    monkeypatch.setattr(dicom_watch.time, "sleep", sleep)
+    monkeypatch.setattr(dicom_watch.time, "monotonic", lambda: clock[0])
+    return then
+
+
+def watch(shelf, server, folder, *words) -> int:
+    to = [] if server is None else ["--to", server.address]
+    common = ["--from", shelf.address, *to, "--modality", "CT", "--date", "19000101-", "--least-images", "2"]
+    return main(["dicom", "watch", *map(str, [*common, "-m", "toy-120", "-o", folder, *words])])
+
+
+@pytest.fixture(autouse=True)
+def dated(monkeypatch):
+    """The archive tells a date of every study."""
+    add = Shelf.add
+
+    def dated(self, folder):
+        add(self, folder)
+        for _, data in self.files:
+            data.StudyDate = "20261130"
+        return folder
+
+    monkeypatch.setattr(Shelf, "add", dated)
+
+
+def record(folder, uid) -> dict:
+    return json.loads((folder / "records" / f"{uid}.json").read_text())
+
+
+def nothing() -> None:
+    pass
+
+
+def test_what_is_there_is_segmented_once_and_sent(shelf, server, given, uid, child, tmp_path, capsys):
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.OK
+    ((sent,),) = server.instances
+    result = tmp_path / "results" / f"{uid}.seg.dcm"
+    assert pydicom.dcmread(result).SOPInstanceUID == sent.SOPInstanceUID and sent.Modality == "SEG"
+    assert [folder.name for folder in child] == [uid] and not list((tmp_path / "images").iterdir())
+    output = capsys.readouterr().out
+    assert f"{uid} (CT, 4 images): 2 structures in " in output and output.endswith("sent\n")
+    assert record(tmp_path, uid)["state"] == "done"
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.OK
+    assert len(child) == 1 and len(server.instances) == 1 and capsys.readouterr().out == ""
+
+
+def test_a_series_is_begun_when_no_more_images_come_and_again_if_more_come_later(
+    shelf, server, given, uid, child, looks, tmp_path, capsys
+):
+    files = list(shelf.files)
+    del shelf.files[2:]
+
+    def arrive():
+        assert not child, "two images at the first look, of which more may come"
+        shelf.files[:] = files[:3]
+
+    def wait():
+        assert not child, "more have come"
+
+    def more():
+        assert len(child) == 1 and record(tmp_path, uid)["images"] == 3
+        shelf.files[:] = files
+
+    looks += [arrive, wait, more, nothing]
+    assert watch(shelf, server, tmp_path, "--every", 60) == ExitCode.CANCELLED
+    assert len(child) == 2 and len(server.instances) == 2 and record(tmp_path, uid)["images"] == 4
+
+
+def test_what_fails_is_tried_again_after_longer_and_longer(shelf, server, given, uid, child, looks, tmp_path, capsys):
+    Child.error = "Memory has run out."
+    looks += [nothing] * 12
+    assert watch(shelf, server, tmp_path, "--every", 10) == ExitCode.CANCELLED
+    assert len(child) == 3  # after 10, 30 and 70 s
+    output = capsys.readouterr().out
+    assert "failed. Memory has run out. It is tried again in 20 s." in output and "in 80 s." in output
+    assert record(tmp_path, uid) | {"study": ""} == {
+        **{"series": uid, "study": "", "images": 4, "state": "failed", "structures": 0},
+        "reason": "Memory has run out.",
+    }
+    assert (tmp_path / "images" / uid).is_dir(), "they are not fetched again"
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.SOME_FAILED
+    Child.error = ""
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.OK and len(server.instances) == 1
+
+
+def test_a_series_that_is_no_volume_is_left_out_for_good(shelf, server, given, uid, child, tmp_path, capsys):
+    Child.error, Child.kind = "It is a localizer.", "ImageError"
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.OK
+    assert "left out. It is a localizer." in capsys.readouterr().out
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.OK and len(child) == 1
+    assert not (tmp_path / "images" / uid).exists() and not server.instances
+
+
+def test_a_result_that_was_not_stored_is_sent_again_and_not_segmented_again(
+    shelf, server, given, uid, child, tmp_path, capsys
+):
+    server.answer = lambda instances: (503, {"Content-Type": "text/plain"}, b"busy")
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.SOME_FAILED
+    assert record(tmp_path, uid)["state"] == "segmented" and "failed. " in capsys.readouterr().out
+    server.answer = None
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.OK
+    assert len(child) == 1 and record(tmp_path, uid)["state"] == "done" and record(tmp_path, uid)["reason"] == ""
+
+
+def test_an_archive_that_is_away_is_waited_for(shelf, server, given, uid, child, looks, tmp_path, capsys):
+    shelf.answer = lambda *_: (503, {"Content-Type": "text/plain"}, b"maintenance")
+
+    def back():
+        shelf.answer = None
+
+    looks += [nothing, back, nothing]
+    assert watch(shelf, server, tmp_path) == ExitCode.CANCELLED
+    error = capsys.readouterr().err
+    assert error.count("503") == 1 and "The next look is in 60 s." in error and len(server.instances) == 1
+
+
+def test_only_wanted_series_are_fetched(shelf, server, given, uid, child, tmp_path):
+    for words in (["--least-images", "5"], ["--series-description", "venous"], ["--date", "20991231-"]):
+        assert watch(shelf, server, tmp_path, "--once", *words) == ExitCode.OK
+    assert not child and not shelf.asked(files=True)
+
+
+def test_results_can_stay_here_and_images_too(shelf, server, given, uid, child, tmp_path, capsys):
+    assert watch(shelf, None, tmp_path, "--once", "--no-send", "--keep-images", "--json") == ExitCode.OK
+    assert not server.instances and len(list((tmp_path / "images" / uid).iterdir())) == 4
+    line = json.loads(capsys.readouterr().out)
+    assert (line["series"], line["state"], line["structures"], line["images"]) == (uid, "done", 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--every", "1"], ExitCode.USAGE, "--every 1 is too often"),
+        (["--date", "yesterday"], ExitCode.USAGE, "neither a day nor a range"),
+        (["--no-send"], ExitCode.USAGE, "Leave one of them out"),
+        (["-m", "no-model"], ExitCode.MODEL, "no-model"),
+        (["--classes", "no class"], ExitCode.LABELS, "no class"),
+    ],
+)
+def test_what_cannot_work_is_said_at_once(shelf, server, child, tmp_path, capsys, words, code, said):
+    assert watch(shelf, server, tmp_path, "--once", *words) == code
+    assert said in capsys.readouterr().err and not shelf.requests
+
+
+def test_two_do_not_work_in_one_folder(shelf, server, given, child, tmp_path, capsys, monkeypatch):
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(*arguments):
+        inside.set()
+        go_on.wait(60)
+
+    shelf.answer = slow
+    first = threading.Thread(target=watch, args=(shelf, server, tmp_path, "--once"))
+    first.start()
+    assert inside.wait(60)
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.FAULT
+    assert "is being used by another process" in capsys.readouterr().err
+    go_on.set()
+    first.join()
+    assert len(server.instances) == 1
+
+
+def test_a_damaged_record_is_named(shelf, server, given, uid, child, tmp_path, capsys):
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / f"{uid}.json").write_text("{}")
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.OUTPUT
+    assert f"{uid}.json cannot be read" in capsys.readouterr().err and not child
+
+
+def test_the_whole_way_with_a_model(shelf, server, tmp_path, capsys):
+    shelf.add(write_series(tmp_path / "in", planes(12)))
+    assert watch(shelf, server, tmp_path / "out", "--once", "--device", "cpu", "--dicom-seg", "binary") == ExitCode.OK
+    ((sent,),) = server.instances
+    assert sent.Modality == "SEG" and sent.SegmentationType == "BINARY"
+    assert "structures in " in capsys.readouterr().out
