@@ -69,21 +69,21 @@ def colours(classes, **more):
     return {"R": list(range(classes)), "G": [7] * classes, "B": [255] * classes, "labels": names, **more}
 
 
+def write_folder(folder, seed=0, **network):
+    """Write a model with random weights, and return its folder and its arrays."""
+    folder.mkdir(exist_ok=True)
+    model = topology(**network)
+    arrays = random_weights(model, seed)
+    (folder / "model.json").write_text(json.dumps(model))
+    (folder / "model.bin").write_bytes(b"".join(array.astype("<f4").tobytes() for array in arrays.values()))
+    (folder / "colormap.json").write_text(json.dumps(colours(network.get("classes", 9))))
+    return folder, arrays
+
+
 @pytest.fixture
 def write_brainchop(tmp_path):
-    """Writes a model with random weights, and returns its folder and its arrays."""
-
-    def write(seed=0, name="model", **network):
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        model = topology(**network)
-        arrays = random_weights(model, seed)
-        (folder / "model.json").write_text(json.dumps(model))
-        (folder / "model.bin").write_bytes(b"".join(array.astype("<f4").tobytes() for array in arrays.values()))
-        (folder / "colormap.json").write_text(json.dumps(colours(network.get("classes", 9))))
-        return folder, arrays
-
-    return write
+    """`write_folder`, in the folder of the test."""
+    return lambda seed=0, name="model", **network: write_folder(tmp_path / name, seed, **network)
 
 
 def plain_forward(image, arrays, dilations, activation="relu"):

@@ -88,6 +88,29 @@ def test_it_proposes_the_folder_the_shown_model_and_a_free_file(panel, train, tm
     assert train.output.text == "/mine.zip", "the user has chosen it"
 
 
+def test_models_of_other_programs_are_not_offered(panel, child, tmp_path):
+    pytest.importorskip("nnunetv2")
+    from brainchop_fixtures import write_folder
+    from classscale_training.nnunet.plans_of_model import ModelPlans
+    from ClassScaleSegLib.catalog.catalog import Catalog
+    from ClassScaleSegLib.models.packing import pack
+
+    folder, _arrays = write_folder(tmp_path / "foreign")
+    pack(folder, tmp_path / "packed.zip")
+    pack(resource("Models", "toy-120.zip"), tmp_path / "ours.zip")
+    shutil.copy(tmp_path / "ours.zip", tmp_path / "damaged.zip")
+    for source, name in ((folder, "Foreign"), ("packed.zip", "Packed"), ("ours.zip", "Ours"), ("damaged.zip", "Bad")):
+        Catalog().add(tmp_path / source, name)
+    (tmp_path / "damaged.zip").write_bytes(b"")
+    panel.ui.trainButton.click()
+    offered = {panel.training.model.itemText(index) for index in range(panel.training.model.count)}
+    panel.training.end()
+    assert {"Foreign", "Packed", "Ours", "Bad"} & offered == {"Ours", "Bad"}
+    for file in (folder, tmp_path / "packed.zip"):
+        with pytest.raises(ClassScaleError, match="was not planned by nnU-Net"):
+            ModelPlans.read(str(file))
+
+
 def test_what_is_chosen_is_what_the_command_gets(train, child, tmp_path):
     train.epochs.setCurrentIndex(train.epochs.findData(20))
     train.device.setCurrentIndex(train.device.findData("cpu"))

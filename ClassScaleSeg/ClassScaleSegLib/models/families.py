@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from . import auto3dseg, brainchop
-from .files import Files
+from .architecture import planned_architecture
+from .bundle import is_bundle, read_manifest
+from .configuration import configuration_entries, whole_plans
+from .files import Files, read_json
 from .foreign import Reader
+from .networks import PACKAGE, find_network
+from .preprocessing import ENTRY
 
 _READERS: dict[str, Reader] = {auto3dseg.MODEL: auto3dseg, brainchop.MODEL: brainchop}  # by the file that tells
 
@@ -14,3 +19,16 @@ def foreign_reader(files: Files) -> Reader | None:
     if "manifest.json" in files or "plans.json" in files:
         return None
     return next((reader for marker, reader in _READERS.items() if marker in files), None)
+
+
+def is_trainable(files: Files) -> bool:
+    """Return whether nnU-Net has planned a model, so that it can be trained further. No weights are read.
+
+    :raises ModelError: if it is a damaged bundle.
+    """
+    if not is_bundle(files):
+        return foreign_reader(files) is None
+    configuration = read_manifest(files)["configuration"]
+    entries = configuration_entries(whole_plans(read_json(files, "plans.json")), configuration)
+    _name, network = find_network(planned_architecture(entries))
+    return ENTRY not in entries and network.package == PACKAGE

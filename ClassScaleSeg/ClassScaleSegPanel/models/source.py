@@ -51,6 +51,24 @@ class CatalogModels:
         paths = zip(self._catalog.paths(entry), entry.parts, strict=True)
         return tuple(summarize(path, part.configuration) for path, part in paths)
 
+    def is_trainable(self, entry: Entry) -> bool:
+        """Return whether a model can be trained further: it is here, one network, and planned by nnU-Net.
+
+        One that cannot be opened counts: the training says what is wrong with it.
+        """
+        from ClassScaleSegLib.errors import ModelError
+        from ClassScaleSegLib.models import families
+        from ClassScaleSegLib.models.files import open_source
+
+        if len(entry.parts) != 1 or not self.is_there(entry):
+            return False
+        (path,) = self._catalog.paths(entry)
+        try:
+            with open_source(path, entry.parts[0].configuration) as files:
+                return families.is_trainable(files)
+        except ModelError:
+            return True
+
 
 class ServerModels:
     """The models that a server offers.

@@ -79,6 +79,9 @@ class TrainingDialog:
         self.validate, self.corrected = qt.QCheckBox(), qt.QCheckBox()
         self.validate.text = keep_a_fifth()
         self.corrected.text = _("Leave out results that nobody has corrected")
+        self.model.toolTip = tip(
+            _("Models on this computer that are one network of nnU-Net. Others, as of Auto3DSeg, cannot be trained.")
+        )
         self.epochs.toolTip = tip(_("An epoch is 250 steps of one batch each. More epochs need more time."))
         self._browse_buttons = [
             browse_button(_("Choose the folder"), self._browse_folder),
@@ -264,13 +267,13 @@ class TrainingDialog:
         self._tell_cases()
 
     def _installed(self) -> dict[str, str]:
-        """Return the names of the models of this computer that are one network, by their ids."""
+        """Return the names of the models of this computer that can be trained further, by their ids."""
         try:
             entries = self._models.entries()
         except ClassScaleError as error:
             tell_error(str(error), _("Model catalogue"))
             return {}
-        return {entry.id: entry.name for entry in entries if len(entry.parts) == 1 and self._models.is_there(entry)}
+        return {entry.id: entry.name for entry in entries if self._models.is_trainable(entry)}
 
     def _follow_folder(self) -> None:
         """Propose another output for another folder, unless the user has chosen one."""

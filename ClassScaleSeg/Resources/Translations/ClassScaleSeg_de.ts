@@ -6443,6 +6443,10 @@
         <translation>Modellkatalog</translation>
     </message>
     <message>
+        <source>Models on this computer that are one network of nnU-Net. Others, as of Auto3DSeg, cannot be trained.</source>
+        <translation>Modelle auf diesem Rechner, die ein einziges Netz von nnU-Net sind. Andere, etwa von Auto3DSeg, lassen sich nicht weiter trainieren.</translation>
+    </message>
+    <message>
         <source>New model</source>
         <translation>Neues Modell</translation>
     </message>
