@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from datetime import datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ClassScaleSegLib import ImageError, OutputError, Segmentation
 from ClassScaleSegLib.errors import OutputExistsError
 from ClassScaleSegLib.images.dicom.seg import UsedModel
 from ClassScaleSegLib.images.geometry import Geometry
+from ClassScaleSegLib.images.paired_cases import find_segmentations
 from ClassScaleSegLib.images.seg_nrrd import read_segments
 from ClassScaleSegLib.scene import training
 from ClassScaleSegLib.scene.corrected import corrected_structures, note_corrected
@@ -21,7 +23,7 @@ from ClassScaleSegLib.scene.dicom import remember_origin
 from ClassScaleSegLib.scene.results import show_result
 from ClassScaleSegLib.scene.segmentation_reader import open_structures
 from ClassScaleSegLib.scene.source_volumes import remember_volumes, source_volumes
-from ClassScaleSegLib.scene.training_folder import saved_cases
+from ClassScaleSegLib.scene.training_folder import count_cases, saved_cases
 from slicer_application import (
     TURNED,
     add_volume,
@@ -353,6 +355,23 @@ def test_which_structures_were_corrected_is_forgotten_when_a_run_makes_them_anew
         node.SetAttribute("ClassScaleSeg.Corrected", noted)
         assert corrected_structures(node) == (), "a scene from elsewhere"
     assert saved_cases(tmp_path / "none") == []
+
+
+def test_cases_that_come_from_elsewhere_count_too(panel, tmp_path):
+    from dicom_phantom import planes, write_series, write_structure_set
+
+    folder = tmp_path / "segmentations"
+    folder.mkdir()
+    for name in ("a.seg.nrrd", "a.nii.gz", "b.seg.dcm", "d.nii.gz", "d.labels.csv", ".f.nrrd", "notes.txt"):
+        (folder / name).write_bytes(b"")
+    write_structure_set(folder / "c.dcm")
+    write_series(tmp_path / "series", planes())
+    shutil.copy(next((tmp_path / "series").iterdir()), folder / "slice.dcm")
+    found = saved_cases(tmp_path)
+    assert {case.name for case in found} == set(find_segmentations(folder)) == {"a", "b", "c", "d"}
+    assert count_cases(tmp_path) == 4
+    (folder / "d.mha").write_bytes(b"")
+    assert count_cases(tmp_path) == 4, "which of two files counts is asked when the cases are collected"
 
 
 def test_a_result_that_nobody_corrected_is_told(panel, found, tmp_path, monkeypatch):

@@ -130,14 +130,20 @@ def find_segmentations(folder: Path) -> dict[str, Path]:
 
     :raises ImageError: if there is none, or a case has several files of which none has names.
     """
-    found: dict[str, list[Path]] = {}
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and not file.name.startswith(".") and _is_segmentation(file):
-            found.setdefault(_name(file), []).append(file)
+    found = segmentation_files(folder)
     if not found:
         suffixes = ", ".join(VOXEL_SUFFIXES)
         raise ImageError(f"{folder} has no segmentation: none of its files ends with {suffixes}, or is in DICOM.")
     return {name: _chosen(files) for name, files in found.items()}
+
+
+def segmentation_files(folder: Path) -> dict[str, list[Path]]:
+    """Return all files of segmentations in a folder by the names of their cases, in whatever formats."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and not file.name.startswith(".") and _is_segmentation(file):
+            found.setdefault(_name(file), []).append(file)
+    return found
 
 
 def _is_segmentation(file: Path) -> bool:

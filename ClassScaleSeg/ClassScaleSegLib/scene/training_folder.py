@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import OutputError
+from ..images.paired_cases import segmentation_files
 
 IMAGES, SEGMENTATIONS = "images", "segmentations"
 SUFFIX = ".seg.nrrd"
@@ -33,12 +34,16 @@ class SavedCase(NamedTuple):
 def saved_cases(folder: Path) -> list[SavedCase]:
     """Return the cases of a training folder, the latest first; none if there is no such folder.
 
+    Those that were not saved here count too: whatever ``collect`` takes for a segmentation.
+
     :raises OutputError: if the folder cannot be read.
     """
     found = []
     try:
-        for file in _segmentations(folder):
-            found.append(SavedCase(file.name[: -len(SUFFIX)], datetime.fromtimestamp(file.stat().st_mtime), _of(file)))
+        for name, files in _segmentations(folder).items():
+            saved = max(file.stat().st_mtime for file in files)
+            own = next((file for file in files if file.name.endswith(SUFFIX)), None)
+            found.append(SavedCase(name, datetime.fromtimestamp(saved), _of(own) if own else ()))
     except OSError as error:
         raise OutputError(f"{folder} cannot be read ({error.strerror or error}). Choose another folder.") from error
     return sorted(found, key=lambda case: case.saved, reverse=True)
@@ -60,10 +65,9 @@ def corrected_note(names: Sequence[str]) -> dict[str, str]:
     return {_CORRECTED: json.dumps(list(names))} if names else {}
 
 
-def _segmentations(folder: Path) -> list[Path]:
+def _segmentations(folder: Path) -> dict[str, list[Path]]:
     inner = folder / SEGMENTATIONS
-    files = inner.iterdir() if inner.is_dir() else ()
-    return [file for file in files if file.name.endswith(SUFFIX) and not file.name.startswith(".") and file.is_file()]
+    return segmentation_files(inner) if inner.is_dir() else {}
 
 
 def _of(file: Path) -> tuple[str, ...]:
