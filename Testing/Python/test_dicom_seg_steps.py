@@ -57,19 +57,40 @@ def test_other_segmentations_and_images_tell_the_distance_of_slices(tmp_path, ca
     ours.write(tmp_path / "same.seg.nrrd")
     ours.write(tmp_path / "same.seg.dcm", source=source)
     volume = 36 * len(rows) / 1000
-    said = []
+    unknown, said, beside = "It does not say how far apart its slices are (SpacingBetweenSlices).", [], []
     if rows != [0, 15] and thickness == "3":  # frames of 3 mm that are 3 mm apart may be those of another series
         said = [
             f"{file}: Its frames are 3 mm apart, or a multiple of it, and as thick, so they may touch. As they lie in "
-            "slices that are 1 mm apart in the image or in the other segmentation, it is taken to have empty slices "
-            "between. It does not say how far apart its slices are (SpacingBetweenSlices)."
+            f"slices that are 1 mm apart in the image, it is taken to have empty slices between. {unknown}"
+        ]
+    if thickness == "3":
+        beside = [
+            f"{file}: Its frames are 3 mm thick, and as far apart or a multiple of it, so they are taken to touch, "
+            f"although slices are 1 mm apart in the other segmentation. {unknown} Name the image on which it was drawn "
+            "(--grid)."
         ]
     for other in ("same.seg.nrrd", "same.seg.dcm"):
-        assert compared(capsys, file, tmp_path / other) == (1, pytest.approx(volume), said)
-        assert compared(capsys, tmp_path / other, file) == (1, pytest.approx(volume), said)
+        if beside:
+            assert compared(capsys, file, tmp_path / other)[1:] == (pytest.approx(3 * volume), beside)
+            assert compared(capsys, tmp_path / other, file)[1:] == (pytest.approx(volume), beside)
+        else:
+            assert compared(capsys, file, tmp_path / other) == (1, pytest.approx(volume), [])
+            assert compared(capsys, tmp_path / other, file) == (1, pytest.approx(volume), [])
     assert compared(capsys, file, file, "--grid", source) == (1, pytest.approx(volume), said)
+    assert compared(capsys, file, tmp_path / "same.seg.nrrd", "--grid", source) == (1, pytest.approx(volume), said)
     read, notices = read_segmentation(file, source)
     assert list(notices) == said and read.geometry.spacing == (2, 3, 1) and (read.labels > 0).sum() == 6 * len(rows)
+
+
+def test_thick_slices_are_compared_with_a_finer_drawing_of_the_same(tmp_path, capsys):
+    ours, file, _ = sparse(tmp_path, [2, 3, 4, 5, 6], thickness="5", step=5)
+    fine = np.zeros((5 * COUNT, 5, 4), np.uint16)
+    fine[10:35, 1:4, 1:3] = 1  # the slices of 1 mm in those of 5 mm
+    place = replace(ours.geometry, size=(4, 5, 5 * COUNT), spacing=(2.0, 3.0, 1.0), origin=(-40.0, 12.0, 5.0))
+    Segmentation(fine, TABLE, place).write(tmp_path / "fine.seg.nrrd")
+    dice, volume, (said,) = compared(capsys, file, tmp_path / "fine.seg.nrrd")
+    assert (dice, volume) == pytest.approx((1, 25 * 36 / 1000))
+    assert "Its frames are 5 mm thick, and as far apart" in said
 
 
 def test_gaps_that_slices_of_the_thickness_fill_are_of_slices_without_a_segment(tmp_path, capsys):

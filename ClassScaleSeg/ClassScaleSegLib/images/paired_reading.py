@@ -87,8 +87,9 @@ def read_pair(
         (index for index in (0, 1) if not contours[index]), key=lambda index: not says_distance(files[index])
     ):
         beside = read[1 - index]
-        image = wanted.geometry if wanted is not None else beside.geometry if beside is not None else None
-        read[index] = _read_named(files[index], tables[index], image, notices)
+        image = None if wanted is None else wanted.geometry
+        other = beside.geometry if wanted is None and beside is not None else None
+        read[index] = _read_named(files[index], tables[index], image, other, notices)
     both, frames = list[Segmentation](), list[set[str]]()
     for index, (file, own) in enumerate(zip(files, tables, strict=True)):
         segmentation, beside = read[index], read[1 - index]
@@ -121,7 +122,7 @@ def read_segmentation(path: Path, image: Path) -> tuple[Segmentation, tuple[str,
             f"{path} and {image} have different frames of reference (FrameOfReferenceUID). They are taken as if it "
             "were the same."
         )
-    return _read_named(path, None, grid.geometry, notices), tuple(notices)
+    return _read_named(path, None, grid.geometry, None, notices), tuple(notices)
 
 
 def _without_ignored(reference: Segmentation, other: Segmentation) -> tuple[Segmentation, Segmentation]:
@@ -182,15 +183,17 @@ def is_drawn(path: Path) -> bool:
     return path.name.lower().endswith(RTSTRUCT_SUFFIX) or is_structure_set(path)
 
 
-def _read_named(path: Path, table: LabelTable | None, image: Geometry | None, notices: list[str]) -> Segmentation:
+def _read_named(
+    path: Path, table: LabelTable | None, image: Geometry | None, other: Geometry | None, notices: list[str]
+) -> Segmentation:
     """Read a segmentation with voxels.
 
-    :param image: as of `Segmentation.from_dicom_seg`.
+    :param image: as of `Segmentation.from_dicom_seg`, and so is ``other``.
     """
     if table is None and (beside := table_beside(path)) is not None:
         table = LabelTable.from_file(beside)
     if is_dicom_seg(path):
-        found, doubt = Segmentation.from_dicom_seg(path, table, image)
+        found, doubt = Segmentation.from_dicom_seg(path, table, image, other)
         if doubt:
             notices.append(f"{path}: {doubt}" + " Name the image on which it was drawn (--grid)." * (image is None))
         return found

@@ -879,8 +879,8 @@
         <translation>Die Frames sind in ihren Ebenen verschoben, um bis zu {value} mm, und bilden daher kein Gitter. Exportieren Sie die Serie mit ganzen Schichten.</translation>
     </message>
     <message>
-        <source>Its frames are {common} mm apart, or a multiple of it, and as thick, so they may touch. As they lie in slices that are {distance} mm apart in the image or in the other segmentation, it is taken to have empty slices between. {unknown}</source>
-        <translation>Die Frames liegen {common} mm oder ein Vielfaches davon auseinander und sind ebenso dick, können sich also berühren. Weil sie in Schichten liegen, die im Bild oder in der anderen Segmentierung {distance} mm auseinander sind, werden dazwischen leere Schichten angenommen. {unknown}</translation>
+        <source>Its frames are {common} mm apart, or a multiple of it, and as thick, so they may touch. As they lie in slices that are {distance} mm apart in the image, it is taken to have empty slices between. {unknown}</source>
+        <translation>Die Frames liegen {common} mm oder ein Vielfaches davon auseinander und sind ebenso dick, können sich also berühren. Weil sie in Schichten liegen, die im Bild {distance} mm auseinander sind, werden dazwischen leere Schichten angenommen. {unknown}</translation>
     </message>
     <message>
         <source>Its frames are {common} mm apart, or a multiple of it, and {thickness} mm thick.</source>
@@ -893,6 +893,10 @@
     <message>
         <source>Its frames are {distance} mm apart, or a multiple of it. {none_between} {unknown}</source>
         <translation>Ihre Frames liegen {distance} mm oder ein Vielfaches davon auseinander. {none_between} {unknown}</translation>
+    </message>
+    <message>
+        <source>Its frames are {thickness} mm thick, and as far apart or a multiple of it, so they are taken to touch, although slices are {distance} mm apart in the other segmentation. {unknown}</source>
+        <translation>Die Frames sind {thickness} mm dick und ebenso weit oder ein Vielfaches davon auseinander. Darum wird angenommen, dass sie sich berühren, obwohl die Schichten der anderen Segmentierung {distance} mm auseinander liegen. {unknown}</translation>
     </message>
     <message>
         <source>Its frames have several orientations or spacings, so they form no volume.</source>

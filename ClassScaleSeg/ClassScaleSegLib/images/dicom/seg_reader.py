@@ -46,14 +46,15 @@ class ReadSeg(NamedTuple):
     doubt: str
 
 
-def read_dicom_seg(path: Path, image: Geometry | None = None) -> ReadSeg:
+def read_dicom_seg(path: Path, image: Geometry | None = None, other: Geometry | None = None) -> ReadSeg:
     """Read a DICOM segmentation.
 
     A binary one may leave out slices without a class. The grid then begins and ends with the first and the last slice
     that is there.
 
-    :param image: the grid of an image that may have been segmented; it tells the distance of slices where the
-        segmentation does not.
+    :param image: the grid of the image that was segmented; it tells the distance of slices where the segmentation does
+        not.
+    :param other: the grid of another segmentation of the same patient, which may tell it too.
     :raises ImageError: if it cannot be read, has segments that fill voxels in part, or its frames form no grid; or if
         highdicom is not installed, which has the decoders.
     """
@@ -64,7 +65,7 @@ def read_dicom_seg(path: Path, image: Geometry | None = None) -> ReadSeg:
         warnings.simplefilter("ignore")  # pydicom's, on values that it accepts in spite of the standard
         try:
             dataset = pydicom.dcmread(inflated(path))
-            return _read(path, dataset, image)
+            return _read(path, dataset, image, other)
         except (ClassScaleError, MemoryError):
             raise
         except Exception as error:  # pydicom raises whatever a damaged value makes Python raise
@@ -73,7 +74,7 @@ def read_dicom_seg(path: Path, image: Geometry | None = None) -> ReadSeg:
             ) from error
 
 
-def _read(path: Path, dataset: Dataset, image: Geometry | None) -> ReadSeg:
+def _read(path: Path, dataset: Dataset, image: Geometry | None, other: Geometry | None) -> ReadSeg:
     kind = dataset.get("SegmentationType")
     if kind not in ("LABELMAP", "BINARY", "FRACTIONAL"):
         raise ImageError(f"It is a segmentation of the kind {kind}; LABELMAP or BINARY is needed.")
@@ -82,7 +83,7 @@ def _read(path: Path, dataset: Dataset, image: Geometry | None) -> ReadSeg:
         raise ImageError(f"It describes several segments with the number {twice[0]} (SegmentNumber). Export it again.")
     _check_pixels(dataset)
     frames = list(slices_in(path, dataset))
-    rows, geometry, doubt = _grid(frames, SliceHeader.of(dataset), image)
+    rows, geometry, doubt = _grid(frames, SliceHeader.of(dataset), image, other)
     columns, height, count = geometry.size
     label_map = kind == "LABELMAP"
     values = {int(item.SegmentNumber): label_value(item) for item in dataset.SegmentSequence}
@@ -196,7 +197,9 @@ def _segment_number(dataset: Dataset, frame: int) -> int:
     return int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
 
 
-def _grid(frames: Sequence[Slice], header: SliceHeader, image: Geometry | None) -> tuple[np.ndarray, Geometry, str]:
+def _grid(
+    frames: Sequence[Slice], header: SliceHeader, image: Geometry | None, other: Geometry | None
+) -> tuple[np.ndarray, Geometry, str]:
     """Return the row of the label map to which each frame belongs, the grid, and what is doubtful of it.
 
     :raises ImageError: if a frame has no place, the frames are not parallel and at equal steps, or they do not fit into
@@ -214,7 +217,7 @@ def _grid(frames: Sequence[Slice], header: SliceHeader, image: Geometry | None) 
     order = np.argsort(heights, kind="stable")
     starts = np.diff(heights[order], prepend=-np.inf) > _SAME_PLACE  # of the slices, each with one or more frames
     slices = [frames[index] for index in order[starts]]
-    steps, doubt = find_steps(places[order[starts]], normal, header, image)
+    steps, doubt = find_steps(places[order[starts]], normal, header, image, other)
     (height, width), count = first.size, 1 + sum(steps)
     check_memory("It", f"{width}x{height}x{count}", width * height * count * 2)
     if count > _MOST_SLICES:

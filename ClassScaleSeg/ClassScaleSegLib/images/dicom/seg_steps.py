@@ -73,16 +73,24 @@ def says_distance(path: Path) -> bool:
     return not is_dicom_seg(path) or SliceHeader.of(read_header(path)).distance is not None
 
 
-def find_steps(places: np.ndarray, normal: np.ndarray, header: SliceHeader, image: Geometry | None) -> Steps:
+def find_steps(
+    places: np.ndarray,
+    normal: np.ndarray,
+    header: SliceHeader,
+    image: Geometry | None = None,
+    other: Geometry | None = None,
+) -> Steps:
     """Find the slices between those that have frames.
 
-    SpacingBetweenSlices counts where it fits all gaps; else the slices of the image, if the frames lie in them; else
-    SliceThickness, if slices of it can touch. Where they can only if some between have no frame, they do if the
-    segmentation refers to as many images; otherwise the largest distance that fits all gaps counts. It is a doubt if
-    frames lie in every third slice of the image, and are three times as thick: they may be of another series.
+    SpacingBetweenSlices counts where it fits all gaps; else the slices of the image, if the frames lie in them, or
+    those of the other segmentation, unless the frames are thicker and can touch; else SliceThickness, if slices of it
+    can touch. Where they can only if some between have no frame, they do if the segmentation refers to as many images;
+    otherwise the largest distance that fits all gaps counts. It is a doubt if frames lie in every third slice of the
+    image or of the other segmentation, and are three times as thick: they may be of another series.
 
     :param places: of the slices with frames, ``(n, 3)``, mm, in their order along ``normal``.
-    :param image: the grid of an image that may have been segmented.
+    :param image: the grid of the image that was segmented.
+    :param other: the grid of another segmentation of the same patient.
     """
     gaps = np.diff(places @ normal)
     if not len(gaps):
@@ -92,6 +100,8 @@ def find_steps(places: np.ndarray, normal: np.ndarray, header: SliceHeader, imag
     thickness = header.thickness or 0.0
     if image is not None and (steps := _steps_in(image, places, normal)):
         return Steps(steps, _doubt_of_image(steps, float(gaps.sum()) / sum(steps), thickness))
+    if other is not None and (steps := _steps_in(other, places, normal)):
+        return _steps_beside(steps, gaps, thickness)
     if steps := _whole(gaps, thickness, _FITS_WELL):
         common = int(np.gcd.reduce(steps))
         if common == 1:
@@ -112,6 +122,24 @@ def find_steps(places: np.ndarray, normal: np.ndarray, header: SliceHeader, imag
     return Steps([1] * len(gaps))  # which form no grid
 
 
+def _steps_beside(steps: list[int], gaps: np.ndarray, thickness: float) -> Steps:
+    """Return the steps between frames that lie in slices of another segmentation.
+
+    :param steps: counted in those slices.
+    """
+    distance = float(gaps.sum()) / sum(steps)
+    touching = _whole(gaps, thickness, _FITS_WELL)
+    # Thick slices beside a finer drawing are common. Frames in every third slice of a series whose slices overlap, so
+    # that three steps are one thickness, are not; either mistake makes volumes three times wrong.
+    if not touching or thickness < _TOUCHING * distance:
+        return Steps(steps)
+    return Steps(
+        touching,
+        f"Its frames are {thickness:.4g} mm thick, and as far apart or a multiple of it, so they are taken to touch, "
+        f"although slices are {distance:.4g} mm apart in the other segmentation. {_UNKNOWN}",
+    )
+
+
 def _doubt_of_image(steps: list[int], distance: float, thickness: float) -> str:
     """Return a sentence if frames that lie in slices of an image may also be those of a series with thicker ones.
 
@@ -122,8 +150,8 @@ def _doubt_of_image(steps: list[int], distance: float, thickness: float) -> str:
         return ""
     return (
         f"Its frames are {common * distance:.4g} mm apart, or a multiple of it, and as thick, so they may touch. As "
-        f"they lie in slices that are {distance:.4g} mm apart in the image or in the other segmentation, it is taken "
-        f"to have empty slices between. {_UNKNOWN}"
+        f"they lie in slices that are {distance:.4g} mm apart in the image, it is taken to have empty slices between. "
+        f"{_UNKNOWN}"
     )
 
 
