@@ -9,7 +9,7 @@ from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.images.reading import read_image
 
 pytest.importorskip("SimpleITK")
-pytest.importorskip("pydicom")
+pydicom = pytest.importorskip("pydicom")
 
 from dicom_phantom import (  # noqa: E402
     MR,
@@ -112,11 +112,18 @@ def test_a_missing_slice_is_named(tmp_path, volume, where):
         read_image(write_series(tmp_path / "ct", volume), 1)
 
 
-@pytest.mark.parametrize(("distance", "decimals"), [(0.625, 1), (0.3125, 2), (1.25, 1), (0.9765625, 3)])
-def test_positions_that_are_rounded(tmp_path, distance, decimals):
+@pytest.mark.parametrize("zeros", [0, 5])
+@pytest.mark.parametrize(("distance", "decimals"), [(0.625, 1), (0.3125, 1), (0.3125, 2), (1.25, 1), (0.9765625, 3)])
+def test_positions_that_are_rounded(tmp_path, distance, decimals, zeros):
     volume = planes(40, step=(0, 0, distance), decimals=decimals)
-    read = read_image(write_series(tmp_path / "ct", volume), 1)
+    folder = write_series(tmp_path / "ct", volume)
+    for file in folder.iterdir() if zeros else ():
+        found = pydicom.dcmread(file)
+        found.ImagePositionPatient = [f"{text.original_string}{'0' * zeros}" for text in found.ImagePositionPatient]
+        found.save_as(file)
+    read = read_image(folder, 1)
     assert compare(read, volume) <= 0.5 * 10.0**-decimals
+    assert ("The places of the slices are rounded" in " ".join(read.notices)) == (decimals == 1)
     assert read.spacing[0] == pytest.approx(distance, abs=0.002)
 
 

@@ -144,3 +144,37 @@ def test_gaps_that_nothing_explains_are_refused(tmp_path):
     found.save_as(file)
     with pytest.raises(ImageError, match=r"a.seg.dcm.*1.00 to 1.62 mm apart: some are missing"):
         Segmentation.from_image(file)
+
+
+@pytest.mark.parametrize("says_distance", [True, False])
+@pytest.mark.parametrize("rows", [[*range(1, 15)], [1, 2, 3, 8, 9, 10, 13, 14]])
+@pytest.mark.parametrize("step", [0.3125, 0.625, 0.9765625, 1.25])
+@pytest.mark.parametrize("digits", ["{:.1f}", "{:.1f}00000"])
+def test_places_that_are_rounded_to_a_tenth_of_a_millimetre_are_read(tmp_path, step, rows, says_distance, digits):
+    ours, file, _ = sparse(tmp_path, rows, None, step=step)
+    found = pydicom.dcmread(file)
+    for group in found.PerFrameFunctionalGroupsSequence:
+        place = group.PlanePositionSequence[0]
+        place.ImagePositionPatient = [digits.format(x) for x in place.ImagePositionPatient]
+    if says_distance:
+        found.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = step
+    found.save_as(file)
+    read, notices = Segmentation.from_dicom_seg(file)
+    assert np.array_equal(read.labels, ours.labels[1:15])
+    assert abs(read.geometry.spacing[2] - step) * 13 < 0.1 and read.geometry.origin[2] == pytest.approx(
+        7 + step, abs=0.1
+    )
+    assert notices[-1].startswith("The places of the slices are rounded: up to 0.0")
+    assert len(notices) == 1 if says_distance else "apart, or a multiple of it" in notices[0]
+
+
+def test_places_that_are_rounded_to_more_than_that_are_refused(tmp_path):
+    _, file, _ = sparse(tmp_path, [*range(1, 15)], "2.5", step=2.5)
+    found = pydicom.dcmread(file)
+    for group in found.PerFrameFunctionalGroupsSequence:
+        place = group.PlanePositionSequence[0]
+        place.ImagePositionPatient = [f"{x:.0f}" for x in place.ImagePositionPatient]
+    found.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = 2.5
+    found.save_as(file)
+    with pytest.raises(ImageError, match="a.seg.dcm.*They are up to 0.54 mm away from equal steps"):
+        Segmentation.from_image(file)

@@ -193,9 +193,8 @@ def _read_named(
     if table is None and (beside := table_beside(path)) is not None:
         table = LabelTable.from_file(beside)
     if is_dicom_seg(path):
-        found, doubt = Segmentation.from_dicom_seg(path, table, image, other)
-        if doubt:
-            notices.append(f"{path}: {doubt}" + " Name the image on which it was drawn (--grid)." * (image is None))
+        found, said = Segmentation.from_dicom_seg(path, table, image, other)
+        notices += [f"{path}: {sentence}" for sentence in said]
         return found
     if table is None:
         notices += read_named_values(path).notices

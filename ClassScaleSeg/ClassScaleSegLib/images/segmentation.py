@@ -305,20 +305,21 @@ class Segmentation:
         table: LabelTable | None = None,
         image: Geometry | None = None,
         other: Geometry | None = None,
-    ) -> tuple[Segmentation, str]:
+    ) -> tuple[Segmentation, tuple[str, ...]]:
         """Create a segmentation from a DICOM segmentation.
 
         :param table: as of :meth:`from_image`.
         :param image: the grid of the image that was segmented, for files that leave out slices and do not say how far
             apart slices are.
         :param other: for such files, the grid of another segmentation of the same patient, which may be finer.
-        :returns: the segmentation; and a sentence without the name of the file, if it has guessed this distance.
+        :returns: the segmentation; and sentences without the name of the file, if this distance is guessed, or places
+            are rounded.
         :raises ImageError: as :meth:`from_image`.
         :raises LabelTableError: as :meth:`from_image`.
         """
-        layers, own, geometry, doubt = read_dicom_seg(path, image, other)
+        layers, own, geometry, notices = read_dicom_seg(path, image, other)
         with named(path):
-            return cls(layers[0], own if table is None else table, geometry, more_layers=layers[1:]), doubt
+            return cls(layers[0], own if table is None else table, geometry, more_layers=layers[1:]), notices
 
 
 def read_on_grid(image: ImageSource, geometry: Geometry) -> InputImage:

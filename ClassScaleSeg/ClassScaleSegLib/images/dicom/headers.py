@@ -83,7 +83,6 @@ class Slice:
     :ivar spacing: between rows, and between columns; ``None`` if not given.
     :ivar directions: along a row, and along a column: six numbers; ``None`` if not given.
     :ivar position: of the centre of the first pixel; ``None`` if not given.
-    :ivar grain: the unit of the last digit of the position, such as 0.1 for ``-12.5``.
     :ivar distance: to the next slice, or else the thickness, as the header of this slice has it; ``None`` if not given.
     :ivar rescale: from stored to real values.
     :ivar itk_rescale: the rescaling that ITK applies.
@@ -109,7 +108,6 @@ class Slice:
     spacing: tuple[float, ...] | None
     directions: tuple[float, ...] | None
     position: tuple[float, ...] | None
-    grain: float
     distance: float | None
     rescale: Rescale
     itk_rescale: Rescale
@@ -248,7 +246,6 @@ def slices_in(path: Path, dataset: Dataset) -> Iterator[Slice]:
             spacing=header.numbers("PixelSpacing", 2, "PixelMeasuresSequence"),
             directions=header.numbers("ImageOrientationPatient", 6, "PlaneOrientationSequence"),
             position=place if frames == (len(each) or 1) else None,  # one place is not that of many frames
-            grain=max(map(_grain, header.values("ImagePositionPatient", "PlanePositionSequence")), default=0.0),
             distance=abs(distance[0]) if distance else None,
             rescale=header.rescale() if each or shared else itk_rescale,
             itk_rescale=itk_rescale,
@@ -275,12 +272,6 @@ def _tag(keyword: str) -> BaseTag:
     from pydicom.tag import Tag
 
     return Tag(keyword)
-
-
-def _grain(text: str) -> float:
-    """Return the unit of the last digit of a decimal number."""
-    digits, _, exponent = text.lower().partition("e")
-    return 10.0 ** (int(exponent or 0) - len(digits.partition(".")[2]))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from .headers import Slice, slices_in
 from .seg import refuse_missing_highdicom
 from .seg_steps import SliceHeader, find_steps
 from .segments import label_value, read_label
-from .series import arrange
+from .series import WORTH_A_WORD, arrange, rounded_places
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -37,13 +37,13 @@ class ReadSeg(NamedTuple):
     :ivar layers: of labels, uint16 ``(z, y, x)``, several if segments overlap.
     :ivar table: their labels, without the background.
     :ivar geometry: their grid.
-    :ivar doubt: a sentence, if the distance of its slices is guessed; "" otherwise.
+    :ivar notices: sentences that the user should see: a distance of slices that is guessed, places that are rounded.
     """
 
     layers: tuple[np.ndarray, ...]
     table: LabelTable
     geometry: Geometry
-    doubt: str
+    notices: tuple[str, ...]
 
 
 def read_dicom_seg(path: Path, image: Geometry | None = None, other: Geometry | None = None) -> ReadSeg:
@@ -83,7 +83,7 @@ def _read(path: Path, dataset: Dataset, image: Geometry | None, other: Geometry 
         raise ImageError(f"It describes several segments with the number {twice[0]} (SegmentNumber). Export it again.")
     _check_pixels(dataset)
     frames = list(slices_in(path, dataset))
-    rows, geometry, doubt = _grid(frames, SliceHeader.of(dataset), image, other)
+    rows, geometry, notices = _grid(frames, SliceHeader.of(dataset), image, other)
     columns, height, count = geometry.size
     label_map = kind == "LABELMAP"
     values = {int(item.SegmentNumber): label_value(item) for item in dataset.SegmentSequence}
@@ -104,7 +104,7 @@ def _read(path: Path, dataset: Dataset, image: Geometry | None, other: Geometry 
     table = LabelTable(
         tuple(read_label(item, value) for value, item in items if not (label_map and value in (0, padding)))
     )
-    return ReadSeg(tuple(layers), table, geometry, doubt)
+    return ReadSeg(tuple(layers), table, geometry, tuple(notices))
 
 
 def _label_map(dataset: Dataset, rows: np.ndarray, shape: tuple[int, int, int], padding: int) -> np.ndarray:
@@ -199,8 +199,8 @@ def _segment_number(dataset: Dataset, frame: int) -> int:
 
 def _grid(
     frames: Sequence[Slice], header: SliceHeader, image: Geometry | None, other: Geometry | None
-) -> tuple[np.ndarray, Geometry, str]:
-    """Return the row of the label map to which each frame belongs, the grid, and what is doubtful of it.
+) -> tuple[np.ndarray, Geometry, list[str]]:
+    """Return the row of the label map to which each frame belongs, the grid, and sentences on what is doubtful of it.
 
     :raises ImageError: if a frame has no place, the frames are not parallel and at equal steps, or they do not fit into
         memory.
@@ -228,12 +228,15 @@ def _grid(
     assert len(filled) == rows.max() + 1
     expected = np.array(geometry.origin) + rows[:, None] * geometry.axes[:, 2]
     apart = np.linalg.norm(places - expected, axis=1)
-    if (apart > _IN_PLACE + max(frame.grain for frame in frames)).any():
+    if (apart > _IN_PLACE).any():
         raise ImageError(
             f"Its frames are shifted in their planes, by up to {apart.max():.3g} mm, so they form no grid. Export it "
             "with whole slices."
         )
-    return rows, geometry, doubt
+    notices = [doubt + " Name the image on which it was drawn (--grid)." * (image is None)] if doubt else []
+    if apart.max() > WORTH_A_WORD:
+        notices.append(rounded_places(float(apart.max())))
+    return rows, geometry, notices
 
 
 def _with_missing(slices: Sequence[Slice], steps: Sequence[int]) -> list[Slice]:

@@ -14,12 +14,14 @@ import numpy as np
 from ..geometry import Geometry
 from .deflate import read_header
 from .headers import is_dicom_seg
+from .series import rounding
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_FITS = 0.1  # slices: gaps are whole numbers of slices but for rounding
-_FITS_WELL = 0.03  # slices: the same where the distance is only guessed
+_FITS = 0.1  # slices: gaps are whole numbers of slices but for this, and for rounding
+_FITS_WELL = 0.03  # slices: the same, without rounding, where the distance is only guessed
+_ONE_STEP = 1.4  # times the smallest gap: rounding makes no larger differences between gaps of one step
 _PARALLEL = 1e-3  # between directions
 _MOST_PARTS = 4  # of the smallest gap, where gaps are no multiples of it
 _TOUCHING = 1.9  # times the thickness: as far apart, another slice may lie between
@@ -95,7 +97,7 @@ def find_steps(
     gaps = np.diff(places @ normal)
     if not len(gaps):
         return Steps([])
-    if header.distance and (steps := _whole(gaps, header.distance, _FITS)):
+    if header.distance and (steps := _whole(gaps, header.distance, _tolerance(header.distance))):
         return Steps(steps)
     thickness = header.thickness or 0.0
     if image is not None and (steps := _steps_in(image, places, normal)):
@@ -111,9 +113,11 @@ def find_steps(
             refers = f"As it refers to {header.images:,} images, it is taken to have empty slices between."
             return Steps(steps, f"{what} {refers} {_UNKNOWN}")
         return Steps([step // common for step in steps], f"{what} {_NONE_BETWEEN} {_UNKNOWN}")
-    for parts in range(1, _MOST_PARTS + 1):
-        distance = float(gaps.min()) / parts
-        if steps := _whole(gaps, distance, _FITS if parts == 1 else _FITS_WELL):
+    smallest = float(gaps[gaps <= _ONE_STEP * gaps.min()].mean())
+    mean = float(gaps.sum() / np.rint(gaps / smallest).sum())  # rounded by less of a slice than the smallest gaps
+    further = [] if header.distance else [smallest / parts for parts in range(2, _MOST_PARTS + 1)]
+    for parts, distance in enumerate([mean, *further], 1):
+        if steps := _whole(gaps, distance, _tolerance(distance) if parts == 1 else _FITS_WELL):
             if parts == 1 and distance < _TOUCHING * thickness:
                 return Steps(steps)
             return Steps(
@@ -155,6 +159,11 @@ def _doubt_of_image(steps: list[int], distance: float, thickness: float) -> str:
     )
 
 
+def _tolerance(distance: float) -> float:
+    """Return how far gaps between slices may be from whole numbers of them, as a part of their distance, mm."""
+    return _FITS + rounding(distance) / distance
+
+
 def _whole(gaps: np.ndarray, distance: float, tolerance: float) -> list[int]:
     """Return how many times a distance fits into each gap; nothing if it does not.
 
@@ -174,7 +183,7 @@ def _steps_in(image: Geometry, places: np.ndarray, normal: np.ndarray) -> list[i
     if np.delete(np.abs(along), axis).max() > _PARALLEL * abs(along[axis]):
         return []
     slices = (places - image.origin) @ normal / along[axis]
-    if np.abs(slices - np.rint(slices)).max() >= _FITS:
+    if np.abs(slices - np.rint(slices)).max() >= _tolerance(abs(along[axis])):
         return []
     steps = np.abs(np.diff(np.rint(slices))).astype(int)
     return steps.tolist() if steps.min() > 0 else []

@@ -29,8 +29,9 @@ _NEEDLESS: tuple[tuple[Callable[[Slice], bool], str], ...] = (
 )
 _LARGEST_TILT = 60  # degrees
 _DISTANCE_TOLERANCE = 0.005  # of the distance between slices
-_LARGEST_GRAIN = 0.1  # mm: positions that are rounded more coarsely do not tell where slices are
-_WORTH_A_WORD = 0.01  # mm
+# Positions may be rounded to 0.1 mm, whether or not zeros follow. What is farther from equal steps is no rounding.
+_ROUNDED = (0.1, 0.25)  # mm, and slices
+WORTH_A_WORD = 0.01  # mm
 # What every slice must have, and what all slices must have alike, with tolerances: 0.02 mm at the end of 400 mm.
 _PLACE = {
     "position (ImagePositionPatient)": "position",
@@ -277,9 +278,9 @@ def arrange(slices: list[Slice], notices: list[str]) -> tuple[list[Slice], Geome
     origin, step = _regular_steps(slices, normal, notices)
     across = step - (step @ normal) * normal  # of a tilted gantry: the steps are not perpendicular to the slices
     drift, length = float(np.linalg.norm(across)) * (len(slices) - 1), float(np.linalg.norm(step))
-    if drift <= _WORTH_A_WORD:
+    if drift <= WORTH_A_WORD:
         step, length = step @ normal * normal, float(step @ normal)
-    elif drift > _LARGEST_GRAIN:
+    elif drift > _ROUNDED[0]:
         angle = np.degrees(np.arccos(step @ normal / length))
         if angle > _LARGEST_TILT:
             raise ImageError(f"The steps between slices lie {angle:.0f} degrees from their normal: this is no volume.")
@@ -320,14 +321,27 @@ def _regular_steps(slices: list[Slice], normal: np.ndarray, notices: list[str]) 
     step = index @ places / (index @ index)
     origin = places.mean(0) + index[0] * step
     away = np.linalg.norm(places - places.mean(0) - index[:, None] * step, axis=1).max()
-    rounding = 0.75 * min(max(piece.grain for piece in slices), _LARGEST_GRAIN)  # half a unit, and that of the fit
-    if gaps.max() > 1.5 * gaps.min() or away > _DISTANCE_TOLERANCE * np.linalg.norm(step) + rounding:
+    length = float(np.linalg.norm(step))
+    if gaps.max() > 1.5 * gaps.min() + 1e-6 or away > _DISTANCE_TOLERANCE * length + rounding(length):
         widest = int(gaps.argmax())
         raise ImageError(
             f"Its slices are {gaps.min():.2f} to {gaps.max():.2f} mm apart: some are missing, such as between "
             f"{slices[widest].name} and {slices[widest + 1].name}, or several volumes are mixed. They are up to "
             f"{away:.2f} mm away from equal steps. Export the series again, or resample it to equal distances."
         )
-    if away > _WORTH_A_WORD:
-        notices.append(f"The places of the slices are rounded: up to {away:.2f} mm away from a regular grid.")
+    if away > WORTH_A_WORD:
+        notices.append(rounded_places(away))
     return origin, step
+
+
+def rounding(distance: float) -> float:
+    """Return how far slices may be from their places by rounding, mm: so far that it is clear which place is meant.
+
+    :param distance: between slices, mm.
+    """
+    return min(_ROUNDED[0], _ROUNDED[1] * distance)
+
+
+def rounded_places(away: float) -> str:
+    """Return a sentence on slices that are up to so many mm away from their places."""
+    return f"The places of the slices are rounded: up to {away:.2f} mm away from a regular grid."
