@@ -408,4 +408,6 @@ def test_a_label_image_without_a_spacing_is_told(tmp_path, capsys):
     assert b"ElementSpacing = 1 1 2\n" in text
     file.write_bytes(text.replace(b"ElementSpacing = 1 1 2\n", b""))
     assert main(["compare", str(file), str(file)]) == ExitCode.OK
-    assert f"{file} does not say how far its voxels are apart: 1 mm is assumed." in capsys.readouterr().err
+    said = f"{file} does not say how far its voxels are apart: 1 mm is assumed. Add the spacing to its header."
+    assert said in capsys.readouterr().err
+    assert Segmentation.from_image(file).notices == (said,)

@@ -159,13 +159,13 @@ def test_places_that_are_rounded_to_a_tenth_of_a_millimetre_are_read(tmp_path, s
     if says_distance:
         found.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = step
     found.save_as(file)
-    read, notices = Segmentation.from_dicom_seg(file)
+    read = Segmentation.from_image(file)
     assert np.array_equal(read.labels, ours.labels[1:15])
     assert abs(read.geometry.spacing[2] - step) * 13 < 0.1 and read.geometry.origin[2] == pytest.approx(
         7 + step, abs=0.1
     )
-    assert notices[-1].startswith("The places of the slices are rounded: up to 0.0")
-    assert len(notices) == 1 if says_distance else "apart, or a multiple of it" in notices[0]
+    assert read.notices[-1].startswith(f"{file}: The places of the slices are rounded: up to 0.0")
+    assert len(read.notices) == 1 if says_distance else "apart, or a multiple of it" in read.notices[0]
 
 
 def test_places_that_are_rounded_to_more_than_that_are_refused(tmp_path):

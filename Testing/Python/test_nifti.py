@@ -253,6 +253,11 @@ def test_an_sform_that_spans_nothing(tmp_path):
         read_image(file, 1, nibabel=True)
     read = read_image(file, 1)  # ITK takes the qform
     assert np.allclose(matrix(read.geometry), LPS @ AFFINE) and "can be understood in two ways" in read.notices[0]
+    assert read.notices[0].endswith(". It is read as ITK does, as in the training of this model.")
+    (said,) = Segmentation.from_image(
+        edited(save(tmp_path / "labels.nii", np.abs(voxels())), 280, "<12f", *[0.0] * 12)
+    ).notices
+    assert said.endswith(". It is read as ITK does.")
 
 
 def test_many_dimensions(tmp_path):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from ClassScaleSegLib import Segmentation
+from ClassScaleSegLib import LabelTable, Segmentation
 from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.images import nifti
 from ClassScaleSegLib.images.nifti_labels import read_named_values
@@ -95,6 +96,8 @@ def test_what_cannot_be_understood_is_left_out_with_a_notice(tmp_path, text, sai
     assert notice.startswith(f"{file} has names of its labels that cannot be read (") and said in notice
     read = Segmentation.from_image(file)
     assert read.table[5].name == "label 5" and np.array_equal(read.labels, labels().T)
+    assert read.notices == (notice,) and replace(read, counts=None).notices == (notice,)
+    assert Segmentation.from_image(file, LabelTable.from_names({5: "a", 7: "b", 300: "c"})).notices == ()
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,18 @@ def test_confidence_of_regions_is_the_sigmoid_of_the_decision(write_model):
     assert (result.confidence >= 0.5).all()  # nothing is there if every sigmoid is below a half
 
 
+def test_what_was_guessed_of_the_image_is_in_the_result(write_model, tmp_path):
+    sitk.WriteImage(random_image(), str(file := tmp_path / "image.mha"))
+    file.write_bytes(file.read_bytes().replace(b"ElementSpacing = 1 1 1\n", b""))
+    told = []
+    model = open_model(write_model())
+    result = segment(file, model, device="cpu", progress=lambda progress: told.append(progress.message))
+    assert (
+        result.notices[0].startswith(f"{file} does not say how far its voxels are apart") and len(result.notices) == 1
+    )
+    assert result.notices[0] in told and result.without_islands(2).notices == result.notices
+
+
 def test_threads_device_and_the_voxel_order_do_not_change_the_labels(write_model):
     plans = small_plans()
     plans.update(transpose_forward=[2, 0, 1], transpose_backward=[1, 2, 0])

@@ -70,17 +70,18 @@ def refuse_name(path: Path) -> None:
         raise ImageError(f"{str(path)!a} is not a name in UTF-8, which ITK needs. Rename the file.") from None
 
 
-def read_file(path: Path, nibabel: bool = False) -> ReadVolume:
+def read_file(path: Path, nibabel: bool = False, labels: bool = False) -> ReadVolume:
     """Read an image file: NIfTI, or any format that ITK knows.
 
     :param nibabel: understand ambiguous NIfTI headers as nibabel does, not as ITK does.
+    :param labels: they are labels, and no image for a model.
     :raises ImageError: if the file is damaged, contradicts itself, or does not fit into memory.
     """
     header = read_header(path) if is_nifti(path) else None
-    return _read_with_itk(path) if header is None else _read_nifti(path, header, nibabel)
+    return _read_with_itk(path) if header is None else _read_nifti(path, header, nibabel, labels)
 
 
-def _read_nifti(path: Path, header: NiftiHeader, nibabel: bool) -> ReadVolume:
+def _read_nifti(path: Path, header: NiftiHeader, nibabel: bool, labels: bool) -> ReadVolume:
     """Read a NIfTI file by itself, at the place that nibabel or ITK would give to it.
 
     :raises ImageError: if the model's own reader, nibabel or ITK, finds no place.
@@ -100,10 +101,13 @@ def _read_nifti(path: Path, header: NiftiHeader, nibabel: bool) -> ReadVolume:
     if max(apart, header.two_places) > _SAME_PLACE:
         distance = f", {max(apart, header.two_places):.2f} mm apart" if math.isfinite(apart) else ""
         doubts.append(f"leaves open where its voxels are: its header can be understood in two ways{distance}")
-    as_in_training = f"It is read as {'nibabel' if nibabel else 'ITK'} does, as in the training of this model."
+    reader = "nibabel" if nibabel else "ITK"
+    read = f"It is read as {reader} does, as in the training of this model."
+    if labels:
+        read = f"It is read as {reader} does."
     _check_size(path, header.dimensions, header.voxel_bytes, path.stat().st_size)
     voxels = read_voxels(path, header, header.scaling if nibabel else header.itk_scaling)
-    return ReadVolume(voxels, geometry, voxels.ndim, tuple(f"{path} {doubt}. {as_in_training}" for doubt in doubts))
+    return ReadVolume(voxels, geometry, voxels.ndim, tuple(f"{path} {doubt}. {read}" for doubt in doubts))
 
 
 def read_grid(path: Path, nibabel: bool = False) -> Geometry | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -23,13 +23,28 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
 
-def read_layers(
-    label_image: sitk.Image | str | Path,
-) -> tuple[tuple[np.ndarray, ...], LabelTable, Geometry, np.ndarray]:
+class ReadLayers(NamedTuple):
+    """A label image.
+
+    :ivar layers: uint16 ``(z, y, x)``.
+    :ivar table: in the header of a ``.seg.nrrd`` or NIfTI file; for other images one that names the labels that occur.
+    :ivar geometry: the grid.
+    :ivar counts: the voxels of each value in all layers, ``(65536,)``.
+    :ivar notices: sentences that the user should see, which name the file: how it was understood.
+    :ivar of_names: the same on the names in its header.
+    """
+
+    layers: tuple[np.ndarray, ...]
+    table: LabelTable
+    geometry: Geometry
+    counts: np.ndarray
+    notices: tuple[str, ...]
+    of_names: tuple[str, ...]
+
+
+def read_layers(label_image: sitk.Image | str | Path) -> ReadLayers:
     """Read a label image or file as `Segmentation.from_image` does.
 
-    :returns: the layers, uint16 ``(z, y, x)``; the table in the header of a ``.seg.nrrd`` or NIfTI file, for other
-        images one that names the labels that occur; the grid; the voxels of each value in all layers, ``(65536,)``.
     :raises ImageError: as `Segmentation.from_image`.
     :raises LabelTableError: if the segments in the header have no valid values, names or colours.
     """
@@ -51,14 +66,14 @@ def _read(path: Path) -> ReadVolume:
     """Read a file; NIfTI as ITK does, or as nibabel does if ITK refuses it, because its axes are not perpendicular."""
     refuse_missing(path)
     try:
-        return read_file(path)
+        return read_file(path, labels=True)
     except ImageError:
         if not is_nifti(path):
             raise
-        return read_file(path, nibabel=True)
+        return read_file(path, nibabel=True, labels=True)
 
 
-def _layers_of(volume: ReadVolume, own: NamedValues) -> tuple[tuple[np.ndarray, ...], LabelTable, Geometry, np.ndarray]:
+def _layers_of(volume: ReadVolume, own: NamedValues) -> ReadLayers:
     """Return what `read_layers` returns. The sentences of its exceptions do not name the image."""
     segments = [] if volume.owner is None else read_segments(volume.owner)
     components = math.prod(volume.voxels.shape[:-3])
@@ -75,12 +90,13 @@ def _layers_of(volume: ReadVolume, own: NamedValues) -> tuple[tuple[np.ndarray, 
     if components > 1:
         layers, segments = layered(layers, segments)
     counts = layer_counts(layers).sum(0)
+    said = volume.notices, own.notices
     if segments:
-        return layers, LabelTable(tuple(segment.label for segment in segments)), volume.geometry, counts
+        return ReadLayers(layers, LabelTable(tuple(one.label for one in segments)), volume.geometry, counts, *said)
     names = {value: f"label {value}" for value in np.flatnonzero(counts).tolist()}
     table = LabelTable.from_names({**names, **own.names, 0: "background"})
     colored = tuple(replace(label, color=own.colors.get(label.value, label.color)) for label in table)
-    return layers, LabelTable(colored), volume.geometry, counts
+    return ReadLayers(layers, LabelTable(colored), volume.geometry, counts, *said)
 
 
 def _whole(labels: np.ndarray) -> np.ndarray:

@@ -18,8 +18,7 @@ from .dicom.rtstruct_reader import read_structure_set
 from .dicom.seg_steps import says_distance
 from .dicom.series import read_places
 from .geometry import Geometry
-from .image_file import missing_spacing, read_grid
-from .nifti_labels import read_named_values
+from .image_file import read_grid
 from .paired_cases import Pair, refuse_missing, table_beside
 from .segmentation import Segmentation
 from .structures_on_grid import structures_on_grid
@@ -89,7 +88,8 @@ def read_pair(
         beside = read[1 - index]
         image = None if wanted is None else wanted.geometry
         other = beside.geometry if wanted is None and beside is not None else None
-        read[index] = _read_named(files[index], tables[index], image, other, notices)
+        read[index] = found = _read_named(files[index], tables[index], image, other)
+        notices += found.notices
     both, frames = list[Segmentation](), list[set[str]]()
     for index, (file, own) in enumerate(zip(files, tables, strict=True)):
         segmentation, beside = read[index], read[1 - index]
@@ -122,7 +122,8 @@ def read_segmentation(path: Path, image: Path) -> tuple[Segmentation, tuple[str,
             f"{path} and {image} have different frames of reference (FrameOfReferenceUID). They are taken as if it "
             "were the same."
         )
-    return _read_named(path, None, grid.geometry, None, notices), tuple(notices)
+    found = _read_named(path, None, grid.geometry)
+    return found, (*notices, *found.notices)
 
 
 def _without_ignored(reference: Segmentation, other: Segmentation) -> tuple[Segmentation, Segmentation]:
@@ -184,7 +185,7 @@ def is_drawn(path: Path) -> bool:
 
 
 def _read_named(
-    path: Path, table: LabelTable | None, image: Geometry | None, other: Geometry | None, notices: list[str]
+    path: Path, table: LabelTable | None, image: Geometry | None, other: Geometry | None = None
 ) -> Segmentation:
     """Read a segmentation with voxels.
 
@@ -193,14 +194,8 @@ def _read_named(
     if table is None and (beside := table_beside(path)) is not None:
         table = LabelTable.from_file(beside)
     if is_dicom_seg(path):
-        found, said = Segmentation.from_dicom_seg(path, table, image, other)
-        notices += [f"{path}: {sentence}" for sentence in said]
-        return found
-    if table is None:
-        notices += read_named_values(path).notices
-    found = Segmentation.from_image(path, table)
-    notices += missing_spacing(path)
-    return found
+        return Segmentation.from_dicom_seg(path, table, image, other)
+    return Segmentation.from_image(path, table)
 
 
 def _filled(path: Path, table: LabelTable | None, grid: _Grid, notices: list[str]) -> tuple[Segmentation, set[str]]:

@@ -40,6 +40,8 @@ class Segmentation:
     :ivar confidence: float32 ``(z, y, x)``, 0..1; ``None`` if it was not computed.
     :ivar changes: what :meth:`cleaned` changed, for each class that changed; ``None`` if nothing was cleaned up.
     :ivar more_layers: further label maps of the same shape, for classes that overlap. Each class is in one layer only.
+    :ivar notices: sentences that the user should see: what was guessed of the file that was read, or of the image that
+        was segmented, and what of it was left out.
     :param counts: ``voxel_counts(labels)``, if the voxels have been counted already and there are no further layers.
     :raises ImageError: if shapes disagree, a value does not fit into 16 bits, or a class is in several layers.
     :raises LabelTableError: if a value other than 0 occurs that is not in the table.
@@ -70,6 +72,7 @@ class Segmentation:
     counts: InitVar[np.ndarray | None] = None
     changes: tuple[ClassChange, ...] | None = None
     more_layers: tuple[np.ndarray, ...] = ()
+    notices: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Return size and number of classes: the arrays and the table would fill pages."""
@@ -281,22 +284,24 @@ class Segmentation:
         :param table: names of the labels. If not given, the table in a ``.seg.nrrd`` or DICOM segmentation is used, or
             the names in the header of a NIfTI file, as TotalSegmentator writes them. In other images, and where such a
             header has no name for a value, labels are named ``label 1``, ``label 2``.
+        :returns: the segmentation, whose ``notices`` say what was guessed.
         :raises ImageError: if it cannot be read, is not a 3D image of whole numbers, or has values outside 0..65535.
         :raises LabelTableError: if a value is not in the table.
         """
         import SimpleITK as sitk
 
         if isinstance(label_image, (str, Path)) and is_dicom_seg(Path(label_image)):
-            return cls.from_dicom_seg(Path(label_image), table)[0]
+            return cls.from_dicom_seg(Path(label_image), table)
         if isinstance(label_image, (str, Path)) and is_structure_set(Path(label_image)):
             raise ImageError(
                 f"{label_image} is a structure set, which has contours and no voxels. Give another format; the command "
                 "classscaleseg compare reads structure sets."
             )
-        layers, own, geometry, counts = read_layers(label_image)
+        first, *more = (read := read_layers(label_image)).layers
         with named("The label image" if isinstance(label_image, sitk.Image) else label_image):
-            names = own if table is None else table
-            return cls(layers[0], names, geometry, counts=counts, more_layers=layers[1:])
+            names, said = (read.table, read.of_names) if table is None else (table, ())
+            notices = (*read.notices, *said)
+            return cls(first, names, read.geometry, counts=read.counts, more_layers=tuple(more), notices=notices)
 
     @classmethod
     def from_dicom_seg(
@@ -305,21 +310,20 @@ class Segmentation:
         table: LabelTable | None = None,
         image: Geometry | None = None,
         other: Geometry | None = None,
-    ) -> tuple[Segmentation, tuple[str, ...]]:
+    ) -> Segmentation:
         """Create a segmentation from a DICOM segmentation.
 
         :param table: as of :meth:`from_image`.
         :param image: the grid of the image that was segmented, for files that leave out slices and do not say how far
             apart slices are.
         :param other: for such files, the grid of another segmentation of the same patient, which may be finer.
-        :returns: the segmentation; and sentences without the name of the file, if this distance is guessed, or places
-            are rounded.
         :raises ImageError: as :meth:`from_image`.
         :raises LabelTableError: as :meth:`from_image`.
         """
         layers, own, geometry, notices = read_dicom_seg(path, image, other)
         with named(path):
-            return cls(layers[0], own if table is None else table, geometry, more_layers=layers[1:]), notices
+            names, said = own if table is None else table, tuple(f"{path}: {sentence}" for sentence in notices)
+            return cls(layers[0], names, geometry, more_layers=layers[1:], notices=said)
 
 
 def read_on_grid(image: ImageSource, geometry: Geometry) -> InputImage:

@@ -120,7 +120,8 @@ def segment_with(
     found = label_map(image, model, options, monitor, wanted, accept, box)
     source = found.source
     confidence = None if found.confidence is None else source.restore(found.confidence)
-    result = Segmentation(source.restore(found.labels), table, source.geometry, confidence)
+    labels = source.restore(found.labels)
+    result = Segmentation(labels, table, source.geometry, confidence, notices=source.notices)
     return cleaned(result, options, monitor)
 
 

@@ -64,7 +64,7 @@ def read_result(
     :param known: all classes of the models, by which those of the result get standard names; ``None``: they do not.
     :raises ImageError: if a file is missing, cannot be read, or does not have the expected size.
     """
-    layers, table, own_geometry, counts = read_layers(path)
+    layers, table, own_geometry, counts, *_said = read_layers(path)
     probabilities = None if confidence is None else _read_voxels(confidence)
     if region is None:
         geometry = own_geometry

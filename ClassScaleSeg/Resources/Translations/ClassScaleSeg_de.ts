@@ -3359,12 +3359,12 @@
         <translation>{file} ist eine Schicht einer DICOM-Serie. {remedy}</translation>
     </message>
     <message>
-        <source>{file} is read as ITK does, as in the training of this model.</source>
-        <translation>{file} wird wie von ITK gelesen, wie beim Training dieses Modells.</translation>
+        <source>{file} is read as {reader} does, as in the training of this model.</source>
+        <translation>{file} wird wie von {reader} gelesen, wie beim Training dieses Modells.</translation>
     </message>
     <message>
-        <source>{file} is read as nibabel does, as in the training of this model.</source>
-        <translation>{file} wird wie von nibabel gelesen, wie beim Training dieses Modells.</translation>
+        <source>{file} is read as {reader} does.</source>
+        <translation>{file} wird wie von {reader} gelesen.</translation>
     </message>
     <message>
         <source>{file} is shorter than the zip declares: get the file again.</source>
