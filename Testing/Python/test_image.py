@@ -1,6 +1,7 @@
 """Reading images: channels, DICOM, orientation, and everything that can be wrong with a file."""
 
 import gzip
+import os
 import struct
 
 import numpy as np
@@ -430,3 +431,60 @@ def test_voxels_outlive_the_image_that_they_are_a_view_of(tmp_path, orientation)
         sitk.Image([40, 30, 20], sitk.sitkInt16) + 7
     expected = sitk.GetArrayFromImage(volume() if orientation is None else sitk.DICOMOrient(volume(), orientation))
     assert np.array_equal(read.voxels[0], expected)
+
+
+# --- pictures, and paths of Windows
+
+
+def test_a_tiff_has_no_distance_of_slices(tmp_path):
+    sitk.WriteImage(volume(), str(file := tmp_path / "ct.tif"))
+    (said,) = read_image(file, 1).notices
+    assert said.startswith(
+        f"{file} is a TIFF file, which does not say how far its slices are apart: voxels of 1 x 2 x 1"
+    )
+    assert Segmentation.from_image(file).notices == (said,)
+    sitk.WriteImage(volume()[:, :, 0], str(flat := tmp_path / "flat.tif"))
+    assert read_image(flat, 1, flat=True).notices == ()
+
+
+@pytest.mark.parametrize("suffix", ["nrrd", "mha", "tif"])
+def test_a_colour_image_is_called_so(tmp_path, suffix):
+    grey = sitk.Cast(volume(), sitk.sitkUInt8)
+    sitk.WriteImage(sitk.Compose([grey] * 3), str(file := tmp_path / f"picture.{suffix}"))
+    with pytest.raises(ImageError, match="is a colour image: each voxel has 3 values.*needs grey values: convert it"):
+        read_image(file, 1)
+    assert read_image(file, 3).voxels.shape[0] == 3
+    with pytest.raises(ImageError, match="has 3 values.* as a colour image has.* Export the label map"):
+        Segmentation.from_image(file)
+    sitk.WriteImage(sitk.Compose([volume()] * 3), str(file := tmp_path / "three.nrrd"))
+    with pytest.raises(ImageError, match="with 3 channels were given, but the model needs 1"):
+        read_image(file, 1)
+
+
+def test_a_colour_image_in_nifti_is_called_so(tmp_path):
+    nib = pytest.importorskip("nibabel")
+    kind = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nib.save(nib.Nifti1Image(np.zeros((4, 3, 2), kind), np.eye(4)), tmp_path / "picture.nii.gz")
+    with pytest.raises(ImageError, match="picture.nii.gz is a colour image: each voxel has 3 values"):
+        read_image(tmp_path / "picture.nii.gz", 1)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows finds them by itself")
+@pytest.mark.parametrize(("suffix", "field"), [("mhd", b"ElementDataFile = "), ("nhdr", b"data file: ")])
+def test_voxels_that_the_header_names_as_on_windows_are_found(tmp_path, suffix, field):
+    folder = tmp_path / "Köpfe und mehr"
+    (folder / "sub").mkdir(parents=True)
+    sitk.WriteImage(volume(), str(file := folder / f"ct.{suffix}"))
+    (folder / "ct.raw").rename(folder / "sub" / "ct.raw")
+    text = file.read_bytes()
+    file.write_bytes(text.replace(field + b"ct.raw", field + b"sub\\ct.raw"))
+    read = read_image(file, 1)
+    assert np.array_equal(read.voxels[0], sitk.GetArrayFromImage(volume())) and read.spacing == (3, 2, 1)
+    assert read_grid(file) == read.geometry and read.notices == ()
+    for name in (b"..\\Outside\\ct.raw", b"C:\\sub\\ct.raw", b"\\sub\\ct.raw", b"sub\\none.raw"):
+        (tmp_path / "Outside").mkdir(exist_ok=True)
+        (tmp_path / "Outside" / "ct.raw").write_bytes((folder / "sub" / "ct.raw").read_bytes())
+        file.write_bytes(text.replace(field + b"ct.raw", field + name))
+        said = "a path of Windows, which is not found here" if suffix == "mhd" else "is not an image that SimpleITK can"
+        with pytest.raises(ImageError, match=said):
+            read_image(file, 1)

@@ -38,7 +38,7 @@ def test_label_images_of_any_type_are_taken(pixel):
         (sitk.GetImageFromArray(np.full((2, 2, 2), 1e30)), "must be whole numbers; these have 1e"),
         (sitk.GetImageFromArray(np.full((2, 2, 2), -1.0)), "range from -1 to -1"),
         (sitk.GetImageFromArray(np.ones((2, 2), np.uint8)), "has 2 dimensions; three are needed"),
-        (sitk.GetImageFromArray(np.ones((2, 2, 2, 3), np.uint8), isVector=True), "has 3 values in each voxel"),
+        (sitk.GetImageFromArray(np.ones((2, 2, 2, 3), np.int16), isVector=True), "has 3 values in each voxel and does"),
         ("no/such/labels.nii.gz", "no/such/labels.nii.gz does not exist"),
     ],
 )

@@ -13,7 +13,7 @@ from ..errors import ImageError, named, reason
 from .geometry import ROUNDED_SHEAR, Geometry
 from .nifti import NiftiHeader, is_nifti, read_header, read_voxels
 from .suffixes import DETACHED_HEADERS
-from .text_headers import check_text_header, refuse_long_header, says_spacing
+from .text_headers import check_text_header, readable_header, refuse_long_header, says_spacing
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -24,6 +24,7 @@ _LIBRARIES = {
     ".nii": "NiftiImageIO",
     ".nii.gz": "NiftiImageIO",
 }
+_TIFF = (".tif", ".tiff")
 _DEFLATE_LIMIT = 1032  # largest compression ratio that deflate can reach
 _SAME_PLACE = 0.01  # mm
 
@@ -86,6 +87,8 @@ def _read_nifti(path: Path, header: NiftiHeader, nibabel: bool, labels: bool) ->
 
     :raises ImageError: if the model's own reader, nibabel or ITK, finds no place.
     """
+    if header.dtype.names:
+        raise ImageError(colour_image(path, len(header.dtype.names)))
     if header.dtype.kind not in "iuf":
         raise ImageError(f"{path} has voxels of the type {header.dtype}; the model needs numbers. Convert it.")
     geometry, by_itk = _nifti_grid(path, header, nibabel)
@@ -108,6 +111,25 @@ def _read_nifti(path: Path, header: NiftiHeader, nibabel: bool, labels: bool) ->
     _check_size(path, header.dimensions, header.voxel_bytes, path.stat().st_size)
     voxels = read_voxels(path, header, header.scaling if nibabel else header.itk_scaling)
     return ReadVolume(voxels, geometry, voxels.ndim, tuple(f"{path} {doubt}. {read}" for doubt in doubts))
+
+
+def are_colours(voxels: np.ndarray) -> bool:
+    """Return whether voxels are probably colours: three or four values of 8 bits each.
+
+    :param voxels: as of `ReadVolume`.
+    """
+    return voxels.dtype == np.uint8 and voxels.ndim == 4 and len(voxels) in (3, 4)
+
+
+def colour_image(name: Path | str, values: int) -> str:
+    """Return what to say of a colour image that a model is to segment.
+
+    :param values: in each voxel.
+    """
+    return (
+        f"{name} is a colour image: each voxel has {values} values, as for red, green and blue. The model needs grey "
+        "values: convert it, as the module Vector to Scalar Volume of 3D Slicer does."
+    )
 
 
 def read_grid(path: Path, nibabel: bool = False) -> Geometry | None:
@@ -165,8 +187,10 @@ def itk_reader(path: Path) -> sitk.ImageFileReader:
     suffix = next((suffix for suffix in _LIBRARIES if path.name.lower().endswith(suffix)), None)
     if suffix is not None:
         reader.SetImageIO(_LIBRARIES[suffix])
+    with readable_header(path) as header:
+        reader.SetFileName(str(header))
+        reader.ReadImageInformation()
     reader.SetFileName(str(path))
-    reader.ReadImageInformation()
     return reader
 
 
@@ -177,14 +201,21 @@ def _read_with_itk(path: Path) -> ReadVolume:
         raise _unreadable(path, error) from None
     _check_header(path, reader)
     try:
-        with named(path):
-            return ReadVolume.of_image(reader.Execute(), missing_spacing(path))
+        with named(path), readable_header(path) as header:
+            reader.SetFileName(str(header))
+            return ReadVolume.of_image(reader.Execute(), _missing_spacing(path, reader))
     except RuntimeError as error:
         raise ImageError(f"{path} cannot be read; it may be truncated ({reason(error, -1)}).") from None
 
 
-def missing_spacing(path: Path) -> tuple[str, ...]:
-    """Return a sentence if the header of a file does not say how far its voxels are apart."""
+def _missing_spacing(path: Path, reader: sitk.ImageFileReader) -> tuple[str, ...]:
+    """Return a sentence if the header of a file does not say how far its voxels, or its slices, are apart."""
+    if path.name.lower().endswith(_TIFF) and reader.GetDimension() > 2:
+        spacing = " x ".join(f"{side:.4g}" for side in reader.GetSpacing())
+        return (
+            f"{path} is a TIFF file, which does not say how far its slices are apart: voxels of {spacing} mm are "
+            "assumed. If they are others, set the spacing in 3D Slicer (module Volumes), and save it as NRRD.",
+        )
     if says_spacing(path):
         return ()
     return (f"{path} does not say how far its voxels are apart: 1 mm is assumed. Add the spacing to its header.",)

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import ImageError, named, reason
 from ..labels.table import LabelTable
 from .geometry import Geometry
-from .image_file import ReadVolume, read_file
+from .image_file import ReadVolume, are_colours, read_file
 from .layers import as_uint16, layer_counts
 from .nifti import is_nifti
 from .nifti_labels import NamedValues, read_named_values
@@ -78,6 +78,11 @@ def _layers_of(volume: ReadVolume, own: NamedValues) -> ReadLayers:
     segments = [] if volume.owner is None else read_segments(volume.owner)
     components = math.prod(volume.voxels.shape[:-3])
     if components != 1 and not segments:
+        if are_colours(volume.voxels):
+            raise ImageError(
+                f"It has {components} values in each voxel, as a colour image has, and does not say which segments "
+                "these are. Export the label map, not a picture of it."
+            )
         raise ImageError(
             f"It has {components} values in each voxel and does not say which segments these are; one label is needed."
         )

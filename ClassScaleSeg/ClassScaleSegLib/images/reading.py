@@ -17,7 +17,7 @@ from ..errors import ImageError, named, reason
 from .dicom.headers import is_dicom
 from .dicom.series import doubts_of_slice, read_object, read_series
 from .geometry import Box, Geometry, Turn
-from .image_file import ReadVolume, read_file, refuse_name
+from .image_file import ReadVolume, are_colours, colour_image, read_file, refuse_name
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -192,6 +192,8 @@ def _check_volume(name: str, volume: ReadVolume, files: int, channels: int, flat
         raise ImageError(f"{name} is a {volume.dimensions}D image; the model segments 3D images. {hint}")
     components = math.prod(volume.voxels.shape[:-3])
     if files * components != channels or (files > 1 and components > 1):
+        if files == 1 and are_colours(volume.voxels) and volume.dimensions < 4:
+            raise ImageError(colour_image(name, components))
         inside = f"{' with' if files == 1 else ', one with'} {components} channels" if components > 1 else ""
         raise ImageError(
             f"{name}: {files} file(s){inside} were given, but the model needs {channels} channel(s). "

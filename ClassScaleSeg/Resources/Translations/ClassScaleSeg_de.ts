@@ -3159,6 +3159,10 @@
         <translation>{file} hat {components} Werte in jedem Voxel und sagt nicht, welche Segmente das sind; ein Label ist nötig.</translation>
     </message>
     <message>
+        <source>{file} has {components} values in each voxel, as a colour image has, and does not say which segments these are. Export the label map, not a picture of it.</source>
+        <translation>{file} hat {components} Werte in jedem Voxel, wie ein Farbbild, und sagt nicht, welche Segmente das sind. Exportieren Sie das Labelbild, nicht seine Abbildung.</translation>
+    </message>
+    <message>
         <source>{file} has {contours} contours and more, too many for the free memory.</source>
         <translation>{file} hat {contours} Konturen und mehr, zu viele für den freien Speicher.</translation>
     </message>
@@ -3803,6 +3807,10 @@
         <translation>{name} hat {size} Voxel: Zwischen den Mitten so weniger Voxel liegt keines vom Gitter des Modells. Geben Sie den ganzen Kopf an, nicht eine Schicht.</translation>
     </message>
     <message>
+        <source>{name} is a colour image: each voxel has {values} values, as for red, green and blue. The model needs grey values: convert it, as the module Vector to Scalar Volume of 3D Slicer does.</source>
+        <translation>{name} ist ein Farbbild: Jedes Voxel hat {values} Werte, wie für Rot, Grün und Blau. Das Modell braucht Grauwerte: Wandeln Sie es um, etwa mit dem Modul „Vector to Scalar Volume“ von 3D Slicer.</translation>
+    </message>
+    <message>
         <source>{name} is a label map. Select the image that it belongs to.</source>
         <translation>{name} ist eine Label-Map. Wählen Sie das Bild, zu dem sie gehört.</translation>
     </message>
@@ -4227,6 +4235,10 @@
         <translation>{value} hat seine Abstände in {units} ({field}), und nur mm werden gelesen. Rechnen Sie die Zahlen im Header um, oder exportieren Sie die Datei neu.</translation>
     </message>
     <message>
+        <source>{value} has its voxels in {name}, a path of Windows, which is not found here. Copy that file beside the header, and write its name alone into the header (ElementDataFile).</source>
+        <translation>{value} hat seine Voxel in {name}, einem Pfad von Windows, der hier nicht gefunden wird. Kopieren Sie diese Datei neben den Header und schreiben Sie nur ihren Namen in den Header (ElementDataFile).</translation>
+    </message>
+    <message>
         <source>{value} has its voxels in {name}, which is missing. Copy it there too.</source>
         <translation>{value} hat seine Voxel in {name}, das fehlt. Kopieren Sie es auch dorthin.</translation>
     </message>
@@ -4281,6 +4293,10 @@
     <message>
         <source>{value} is a DICOM file without an image. Name the folder of the series.</source>
         <translation>{value} ist eine DICOM-Datei ohne Bild. Geben Sie den Ordner der Serie an.</translation>
+    </message>
+    <message>
+        <source>{value} is a TIFF file, which does not say how far its slices are apart: voxels of {spacing} mm are assumed. If they are others, set the spacing in 3D Slicer (module Volumes), and save it as NRRD.</source>
+        <translation>{value} ist eine TIFF-Datei, die nicht sagt, wie weit ihre Schichten auseinander liegen: Angenommen werden Voxel von {spacing} mm. Wenn sie anders sind, setzen Sie den Voxelabstand in 3D Slicer (Modul „Volumes“) und speichern Sie das Bild als NRRD.</translation>
     </message>
     <message>
         <source>{value} is a folder; give the path of a file.</source>
