@@ -85,11 +85,18 @@ def test_modalities(training, capsys):
     series(training, modality="MR")
     write_structures(training.segmentations / "p1.dcm", [Drawn("Liver", liver())])
     assert training.collect(channels="CT") == 0
-    assert "The channel is called CT, and DICOM series are of the modality MR." in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "The DICOM series are MR, but the channel is called CT: they will be normalised like CT." in said
+    assert "Say what they are, such as --channels MR. A training that begins with a model normalises as that" in said
     series(training, "p2")
     write_structures(training.segmentations / "p2.dcm", [Drawn("Liver", liver())])
-    with pytest.raises(LabelTableError, match="The DICOM series are of the modality CT, MR. Name the channel with"):
+    with pytest.raises(LabelTableError, match="The DICOM series are CT and MR. Say what the images are, such as --c"):
         training.collect("--overwrite", channels="")
+    series(training, "p1")
+    assert training.collect("--overwrite", channels="toy") == 0
+    said = capsys.readouterr().err
+    assert "The DICOM series are CT, but the channel is called toy: they will not be normalised like CT." in said
+    assert "If they are to be, add --channels CT." in said
 
 
 def test_a_tilted_gantry_is_refused(training):

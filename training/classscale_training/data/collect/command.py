@@ -188,21 +188,20 @@ def _modality(modalities: Sequence[str], findings: list[Finding]) -> tuple[str, 
     if len(modalities) == 1 and modalities[0] in _MODALITIES:
         return (modalities[0],)
     if modalities:
-        sentence = f"The DICOM series are of the modality {', '.join(modalities)}. Name the channel with --channels."
+        sentence = f"The DICOM series are {' and '.join(modalities)}. Say what the images are, such as --channels CT."
         findings.append(Finding(sentence, LabelTableError))
     return ("?",)  # there are faults
 
 
 def _other_modality(channels: Sequence[str], modalities: Sequence[str]) -> list[Finding]:
-    """Find DICOM series that nnU-Net would normalise in a wrong way."""
+    """Find DICOM series that nnU-Net would normalise in a wrong way: it goes by the name of the channel."""
     if not modalities or (channels == ("CT",)) == (list(modalities) == ["CT"]):
         return []
-    return [
-        Finding(
-            f"The channel is called {channels[0]}, and DICOM series are of the modality {', '.join(modalities)}. "
-            "nnU-Net normalises the channel CT by the values of all cases, and others image by image."
-        )
-    ]
+    made = f"The DICOM series are {' and '.join(modalities)}, but the channel is called {channels[0]}"
+    advice = f"they will be normalised like CT. Say what they are, such as --channels {modalities[-1]}."
+    if channels != ("CT",):
+        advice = "they will not be normalised like CT. If they are to be, add --channels CT."
+    return [Finding(f"{made}: {advice} A training that begins with a model normalises as that model does.")]
 
 
 def _covered(covered: Mapping[str, Sequence[str]], rules: Rules) -> Iterator[Finding]:
