@@ -2,12 +2,20 @@
 
 from typing import Annotated
 
+from ClassScaleSegLib.options import FIELDS
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 SAMPLE = "toy-120"
 # the parameters that are nodes; further channels are references of the parameter node, with such names
 NODES = ("inputVolume", "channel2", "channel3", "channel4", "region", "segmentation", "confidence", "statistics")
+# the greatest value of each number; the panel has more of them than the command, because its controls are sliders
+LIMITS: dict[str, float] = {
+    "memoryLimit": 1024,
+    "threads": 1024,
+    "removeIslands": 1e6,
+    **{name: FIELDS[name].metadata["most"] for name in ("step", "smooth")},
+}
 
 
 @parameterNodeWrapper
@@ -61,13 +69,13 @@ class ClassScaleSegParameterNode:
     standardNames: bool = True
     keepEmpty: bool = False
     device: str = "auto"
-    memoryLimit: Annotated[float, WithinRange(0, 1024)] = 0
-    step: Annotated[float, WithinRange(0, 1)] = 0
+    memoryLimit: Annotated[float, WithinRange(0, LIMITS["memoryLimit"])] = 0
+    step: Annotated[float, WithinRange(0, LIMITS["step"])] = 0
     mirroring: bool = True
     bfloat16: bool = False
     folds: str = ""
-    threads: Annotated[int, WithinRange(0, 1024)] = 0
-    smooth: Annotated[float, WithinRange(0, 20)] = 0
-    removeIslands: Annotated[float, WithinRange(0, 1e6)] = 0
+    threads: Annotated[int, WithinRange(0, LIMITS["threads"])] = 0
+    smooth: Annotated[float, WithinRange(0, LIMITS["smooth"])] = 0
+    removeIslands: Annotated[float, WithinRange(0, LIMITS["removeIslands"])] = 0
     locateWith: str = ""
     interpolation: str = "linear"

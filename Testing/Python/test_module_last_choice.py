@@ -52,13 +52,14 @@ def test_the_choice_at_apply_is_offered_for_that_model_and_used_on_demand(panel)
 
 
 def test_all_choices_of_the_panel_are_remembered_but_those_of_the_scene_and_the_models(panel):
-    from ClassScaleSegPanel.parameters import NODES, ClassScaleSegParameterNode
+    from ClassScaleSegPanel.parameters import LIMITS, NODES, ClassScaleSegParameterNode
     from ClassScaleSegPanel.runs.last_choice import _KINDS
 
     hints = typing.get_type_hints(ClassScaleSegParameterNode, include_extras=True)
     assert hints.keys() - _KINDS.keys() == {"model", "moreModels", "allFrames", *NODES}
     most = {name: hint.__metadata__[0].maximum for name, hint in hints.items() if hasattr(hint, "__metadata__")}
-    assert {name: limit for name, (_kind, limit) in _KINDS.items() if limit} == most
+    assert {name for name, kind in _KINDS.items() if kind in (int, float)} == LIMITS.keys()
+    assert most == LIMITS and (LIMITS["step"], LIMITS["smooth"]) == (1, 20)
 
 
 def test_a_run_that_did_not_begin_is_not_remembered_and_the_oldest_of_many_models_goes(panel, monkeypatch):

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
+from ClassScaleSegLib.options import FIELDS
 from slicer.i18n import tr as _
 
+from ..parameters import LIMITS
 from ..widgets.texts import shortened, tell, tip
 from .device_list import device_text
 from .request import model_ids
@@ -29,26 +31,25 @@ _SETTING = "ClassScaleSeg/LastChoices"
 _MODELS = 50  # that are remembered
 _LENGTH = 200_000  # of a text; 1000 long names of classes have 60,000 characters
 _BYTES = 4_000_000  # of the setting
-# the parameters that are remembered, with their types, and the greatest value of a number
-_KINDS: dict[str, tuple[type, float]] = {
-    "classes": (str, 0),
-    "device": (str, 0),
-    "memoryLimit": (float, 1024),
-    "step": (float, 1),
-    "mirroring": (bool, 0),
-    "bfloat16": (bool, 0),
-    "folds": (str, 0),
-    "threads": (int, 1024),
-    "smooth": (float, 20),
-    "removeIslands": (float, 1e6),
-    "locateWith": (str, 0),
-    "overlap": (str, 0),
-    "interpolation": (str, 0),
-    "report": (str, 0),
-    "standardNames": (bool, 0),
-    "keepEmpty": (bool, 0),
+_KINDS: dict[str, type] = {  # of the parameters that are remembered
+    "classes": str,
+    "device": str,
+    "memoryLimit": float,
+    "step": float,
+    "mirroring": bool,
+    "bfloat16": bool,
+    "folds": str,
+    "threads": int,
+    "smooth": float,
+    "removeIslands": float,
+    "locateWith": str,
+    "overlap": str,
+    "interpolation": str,
+    "report": str,
+    "standardNames": bool,
+    "keepEmpty": bool,
 }
-_ONE_OF = {"overlap": ("later", "keep"), "interpolation": ("linear", "nearest")}
+_ONE_OF = {name: FIELDS[name].metadata["choices"] for name in ("overlap", "interpolation")}
 
 
 class LastChoice:
@@ -170,18 +171,18 @@ def load_choices() -> dict[str, Choices]:
 
 def _checked(choices: dict[str, Any]) -> Choices:
     right = {name: choices[name] for name in _KINDS if name in choices and _is_right(name, choices[name])}
-    return {name: _KINDS[name][0](value) for name, value in right.items()}
+    return {name: _KINDS[name](value) for name, value in right.items()}
 
 
 def _is_right(name: str, value: Any) -> bool:
-    kind, most = _KINDS[name]
+    kind = _KINDS[name]
     if kind is bool:
         return isinstance(value, bool)
     if kind is str:
         right = isinstance(value, str) and len(value) <= _LENGTH and value in _ONE_OF.get(name, (value,))
         return right and not any("\ud800" <= letter <= "\udfff" for letter in value)  # half letters, from JSON
     number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-    return number and 0 <= value <= most
+    return number and 0 <= value <= LIMITS[name]
 
 
 def _key(parameters: ClassScaleSegParameterNode) -> str:
