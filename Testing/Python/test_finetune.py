@@ -19,7 +19,7 @@ pytest.importorskip("nnunetv2")
 import collect_cases  # noqa: E402
 from classscale_training import commands  # noqa: E402
 from classscale_training.files import write_json  # noqa: E402
-from classscale_training.nnunet import finetune_command  # noqa: E402
+from classscale_training.nnunet import finetune_command, path_lengths  # noqa: E402
 from classscale_training.nnunet.finetune_report import JsonReport, Report  # noqa: E402
 from classscale_training.processes import subcommand  # noqa: E402
 from ClassScaleSegLib.models.summary import summarize  # noqa: E402
@@ -55,17 +55,17 @@ class Steps:
                 patch.setenv("nnUNet_raw", variables["nnUNet_raw"])
                 collect_cases.main(*arguments[1:])
         elif name == "plan":
-            folder = preprocessed / "Dataset001_mine"
+            folder = preprocessed / "Dataset001_Cases"
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "ClassScalePlans.json").write_text("{}")
         elif name == "train":
             trained = f"{arguments[arguments.index('-tr') + 1]}__ClassScalePlans__3d_fullres/fold_{arguments[3]}"
-            fold = Path(variables["nnUNet_results"], "Dataset001_mine", trained)
+            fold = Path(variables["nnUNet_results"], "Dataset001_Cases", trained)
             fold.mkdir(parents=True)
             (fold / "checkpoint_final.pth").write_text(str(len(self.calls)))
             if arguments[3] != "all":
                 splits = [{"train": ["b"], "val": ["a"]}, {"train": ["a"], "val": ["b"]}]
-                (preprocessed / "Dataset001_mine" / "splits_final.json").write_text(json.dumps(splits))
+                (preprocessed / "Dataset001_Cases" / "splits_final.json").write_text(json.dumps(splits))
         elif name == "export":
             Path(arguments[arguments.index("-o") + 1]).write_bytes(b"bundle")
         elif name == "compare-models":
@@ -113,6 +113,25 @@ def test_one_command_collects_plans_preprocesses_trains_and_exports(steps, corre
     assert calls["export"][-1] == "--licence=CC0-1.0" and "--overwrite" not in calls["export"]
     said = capsys.readouterr().out
     assert "[1/5] collect" in said and said.splitlines()[-1].startswith("Next: classscaleseg segment IMAGE -m ")
+
+
+def test_paths_that_windows_would_refuse_are_refused_before_anything_is_done(steps, corrected, capsys, monkeypatch):
+    root = corrected.folder.parent / "mine.training"
+    folder = "results/01234567/Dataset001_Cases/ClassScaleTrainer_5epochs_NoMirroring__ClassScalePlans__3d_fullres"
+    longest = len(str(root / folder / "fold_all" / "training_log_2026_11_30_13_52_17.txt"))
+    monkeypatch.setattr(path_lengths, "LONGEST", longest - 1)
+    assert finetune(corrected, "--epochs", 5, "-device", "cpu") == ExitCode.OUTPUT
+    said = capsys.readouterr().err
+    assert f"In {root}, files would have paths of {longest} letters; Windows allows {longest - 1}. Choose" in said
+    assert not steps.calls and not root.exists()
+    monkeypatch.setattr(path_lengths, "LONGEST", longest)
+    assert finetune(corrected, "--epochs", 5, "-device", "cpu") == 0
+    (trained,) = (root / "results").glob("*/*/*/fold_all")
+    assert len(str(trained.parent)) == len(str(root / folder)), "these are the folders that there are"
+    corrected.case("a_case_with_a_long_name_of_forty_letters", NAMES)
+    corrected.case("b", NAMES)
+    assert finetune(corrected, "--epochs", 5, "--fold", 0, "--overwrite") == ExitCode.OUTPUT
+    assert finetune(corrected, "--epochs", 5, "--work", corrected.folder.parent / "w", "--overwrite") == 0
 
 
 def test_channels_are_those_of_the_model_unless_given(steps, corrected):
@@ -219,7 +238,7 @@ def test_a_case_that_is_taken_away_is_no_longer_trained_on(steps, corrected):
     for file in (*corrected.images.glob("b*"), *corrected.segmentations.glob("b*")):
         file.unlink()
     assert finetune(corrected, "--overwrite") == 0 and steps.names == ALL
-    raw = corrected.folder.parent / "mine.training" / "raw" / "Dataset001_mine"
+    raw = corrected.folder.parent / "mine.training" / "raw" / "Dataset001_Cases"
     assert [file.name for file in (raw / "labelsTr").iterdir()] == ["a.nii.gz"]
     assert json.loads((raw / "dataset.json").read_text())["numTraining"] == 1
 
@@ -234,7 +253,7 @@ def test_cases_that_return_after_an_interruption_are_preprocessed_anew(steps, co
 
 def test_further_cases_are_divided_into_folds_anew(steps, corrected):
     assert finetune(corrected) == 0 and steps.names == ALL
-    splits = corrected.folder.parent / "mine.training" / "preprocessed" / "Dataset001_mine" / "splits_final.json"
+    splits = corrected.folder.parent / "mine.training" / "preprocessed" / "Dataset001_Cases" / "splits_final.json"
     splits.write_text("[]")
     assert finetune(corrected, "--overwrite") == 0 and splits.exists()
     corrected.case("b", NAMES)
@@ -265,7 +284,7 @@ def test_labels_that_are_gone_do_not_stop_the_command(steps, corrected, tmp_path
 
 
 def labels_of(corrected: Training) -> list[str]:
-    file = corrected.folder.parent / "mine.training" / "raw" / "Dataset001_mine" / "dataset.json"
+    file = corrected.folder.parent / "mine.training" / "raw" / "Dataset001_Cases" / "dataset.json"
     return list(json.loads(file.read_text())["labels"])
 
 

@@ -316,10 +316,10 @@ def test_a_long_fault_is_a_short_box_with_details_and_tells_of_the_dialog(train,
     assert said == '- Say so with "It is not in the image", or "The last of the labels wins".'
 
 
-def test_what_the_command_says_of_its_options_is_said_of_the_dialog(tmp_path):
+def test_what_the_command_says_of_its_options_is_said_of_the_dialog(tmp_path, monkeypatch):
     pytest.importorskip("nnunetv2")
     from classscale_training.data.collect.cases import folders_in
-    from classscale_training.nnunet import finetune_command, plans_of_model
+    from classscale_training.nnunet import finetune_command, path_lengths, plans_of_model
     from classscale_training.nnunet.splits import prepare_splits
 
     with pytest.raises(ClassScaleError) as found:
@@ -331,6 +331,12 @@ def test_what_the_command_says_of_its_options_is_said_of_the_dialog(tmp_path):
     assert told.endswith(': do not tick "Keep a fifth of the cases to see how good the new model is".')
     assert "Plan without --like." in Path(plans_of_model.__file__).read_text()
     assert panel_words("Plan without --like.") == "Choose another model to begin with."
+    monkeypatch.setattr(path_lengths, "LONGEST", 10)
+    with pytest.raises(ClassScaleError) as found:
+        path_lengths.refuse_long_paths(tmp_path, [Path("log.txt")])
+    assert panel_words(str(found.value)).endswith(
+        "; Windows allows 10. Choose a folder with a shorter path for the new model, or give the cases shorter names."
+    )
     assert "the same command again: it goes on there" in Path(finetune_command.__file__).read_text()
     assert panel_words("and run the same command again: it goes on there.") == "and press Start: it goes on there."
 

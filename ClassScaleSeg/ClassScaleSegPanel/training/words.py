@@ -41,6 +41,9 @@ def panel_words(fault: str) -> str:
     words = {
         "Name the two folders by themselves, with -i IMAGES -s SEGMENTATIONS.": _("Save for training... writes one."),
         "Plan without --like.": _("Choose another model to begin with."),
+        "Choose a folder with a shorter path (-o or --work), or give the cases shorter names.": _(
+            "Choose a folder with a shorter path for the new model, or give the cases shorter names."
+        ),
         # the rest of these sentences is English in every language
         "train the fold all": f'do not tick "{keep_a_fifth()}"',
         "run the same command again: it goes on there": "press " + _("Start") + ": it goes on there",

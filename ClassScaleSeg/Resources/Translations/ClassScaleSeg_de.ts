@@ -6581,6 +6581,10 @@
         <translation>CPU</translation>
     </message>
     <message>
+        <source>Choose a folder with a shorter path for the new model, or give the cases shorter names.</source>
+        <translation>Wählen Sie für das neue Modell einen Ordner mit kürzerem Pfad, oder geben Sie den Fällen kürzere Namen.</translation>
+    </message>
+    <message>
         <source>Choose another model to begin with.</source>
         <translation>Wählen Sie ein anderes Modell, mit dem begonnen wird.</translation>
     </message>

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import re
 import shlex
 import signal
 import threading
@@ -23,6 +22,7 @@ from pathlib import Path
 from ClassScaleSegLib.catalog.catalog import resolve_model
 from ClassScaleSegLib.errors import ClassScaleError, OutputError
 from ClassScaleSegLib.files import refuse_existing, refuse_replacing, refuse_unwritable_folder, unwritable
+from ClassScaleSegLib.images.paired_cases import segmentation_files
 from ClassScaleSegLib.labels.sides import pair_of_sides
 from ClassScaleSegLib.models.files import open_source
 from ClassScaleSegLib.models.identity import model_sha256
@@ -38,11 +38,14 @@ from ..files import alone, read_json, write_json
 from ..processes.subcommand import Ended, run_subcommand
 from .environment import PLANS, TRAINER, find_trainer, make_torchvision_importable
 from .finetune_report import JsonReport, Report
+from .path_lengths import refuse_long_paths, training_files
 from .planning_arguments import count
 from .splits import SPLITS, read_splits
 
 ID, EPOCHS = 1, 100
 BEFORE, NOW = "before", "now"  # how the models are called that are compared
+_DATASET = f"Dataset{ID:03d}_Cases"  # short, as it is twice in paths, which Windows limits
+_STATE = 8  # letters of the name of a state
 _NOTE = "preprocessed.json"  # in the work folder: of which cases and model the preprocessed ones are
 _LAST, _TABLE = "checkpoint_final.pth", "comparison.csv"
 _FOLDS = (*"01234", "all")
@@ -87,17 +90,12 @@ class _Work:
     report: Report
 
     @property
-    def dataset(self) -> str:
-        """Name of the dataset: the same for all bundles that are made in the folder."""
-        return f"Dataset{ID:03d}_{re.sub(r'[^A-Za-z0-9_-]+', '-', self.root.stem).strip('-_') or 'X'}"
-
-    @property
     def raw(self) -> Path:
-        return self.root / "raw" / self.dataset
+        return self.root / "raw" / _DATASET
 
     @property
     def plans(self) -> Path:
-        return self.root / "preprocessed" / self.dataset / f"{PLANS}.json"
+        return self.root / "preprocessed" / _DATASET / f"{PLANS}.json"
 
     def step(self, name: str, arguments: Sequence[str], results: Path | None = None) -> None:
         """Run one of the commands, and report what matters of its output.
@@ -208,6 +206,7 @@ def _finetune(options: argparse.Namespace, report: Report) -> int:
     device = usable_device(options.device).type
     begin = _Begin.read(options.model)
     work = _Work((options.work or output.with_suffix(".training")).resolve(), report)
+    _refuse_long_paths(work, begin, trainer if options.trainer else f"{trainer}_NoMirroring", options.fold, segmentations)
     try:
         work.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -215,9 +214,7 @@ def _finetune(options: argparse.Namespace, report: Report) -> int:
     with alone(work.root / ".lock", f"{work.root} is being used"):
         try:
             folders = ["-i", str(images), "-s", str(segmentations)]
-            work.step(
-                "collect", [*_collected(options, work), *folders, "--channels", *(options.channels or begin.channels)]
-            )
+            work.step("collect", [*_collected(options), *folders, "--channels", *(options.channels or begin.channels)])
             _check_fold(work, options.fold)
             state = _prepare(work, begin, options.workers)
             if options.trainer is None and (not begin.mirrored or _has_sides(work)):
@@ -278,11 +275,11 @@ def trainer_of(epochs: int) -> str:
     return TRAINER if epochs == 1000 else f"{TRAINER}_{epochs}epoch{'s' * (epochs > 1)}"
 
 
-def _collected(options: argparse.Namespace, work: _Work) -> list[str]:
+def _collected(options: argparse.Namespace) -> list[str]:
     """Return the other arguments of ``collect``, but for the channels."""
     given = [("--labels", options.labels), ("--missing", options.missing), ("--overlap", options.overlap)]
     more = [part for flag, value in given if value is not None for part in (flag, value)]
-    named = ["--name", work.dataset.partition("_")[2], "--workers", str(options.workers)]
+    named = ["--name", _DATASET.partition("_")[2], "--workers", str(options.workers)]
     return ["-d", str(ID), *named, *more, "--renew", *["--corrected"][: options.corrected]]
 
 
@@ -317,7 +314,7 @@ def _prepare(work: _Work, begin: _Begin, workers: int) -> str:
 def _learn(work: _Work, begin: _Begin, results: Path, trainer: str, fold: str, device: str) -> Path:
     """Train a fold, or go on with it, if that is not done; return the folder of the training."""
     results.mkdir(parents=True, exist_ok=True)
-    trained = results / work.dataset / f"{trainer}__{PLANS}__{begin.configuration}"
+    trained = results / _DATASET / _trained(begin, trainer)
     if not (trained / f"fold_{fold}" / _LAST).is_file():
         learn = [str(ID), begin.configuration, fold, "-tr", trainer, "-device", device, "--c", "--no-validation"]
         work.step("train", [*learn, "-pretrained_weights", begin.named], results)
@@ -346,6 +343,21 @@ def _compare(options: argparse.Namespace, work: _Work, begin: _Begin, output: Pa
         work.report.line(f"The new model is written, but could not be compared: {why.strip()} To try again: {again}")
 
 
+def _trained(begin: _Begin, trainer: str) -> str:
+    """Return the name of nnU-Net's folder of a training."""
+    return f"{trainer}__{PLANS}__{begin.configuration}"
+
+
+def _refuse_long_paths(work: _Work, begin: _Begin, trainer: str, fold: str, segmentations: Path) -> None:
+    """Refuse a folder in which Windows refuses the paths of files.
+
+    :param segmentations: folder with a file for each case.
+    :raises OutputError: if there would be such a file.
+    """
+    names = segmentation_files(segmentations) if segmentations.is_dir() else ()
+    refuse_long_paths(work.root, training_files(_DATASET, "0" * _STATE, _trained(begin, trainer), fold, names))
+
+
 def _exported(options: argparse.Namespace, work: _Work, trained: Path) -> list[str]:
     """Return the arguments of ``export``."""
     output: Path = options.output
@@ -360,7 +372,7 @@ def _state(work: _Work, model: Path) -> str:
     digest = hashlib.sha256(model_sha256(model).encode())
     for file in (RECORD, "dataset.json"):
         digest.update((work.raw / file).read_bytes())
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()[:_STATE]
 
 
 def _is_noted(work: _Work, state: str) -> bool:
