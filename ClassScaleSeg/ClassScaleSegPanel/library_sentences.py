@@ -603,6 +603,7 @@ SENTENCES = (
     _("{file} accompanies images and is none (Modality {modality}). Name the folder of the series."),
     _("{file} asks for no token."),
     _('{file} calls the label value 0 "{background}". Here 0 is the background.'),
+    _("{file} cannot be read ({fault}). Remove it, and add again what it had."),
     _("{file} cannot be read ({strerror})."),
     _("{file} cannot be read any more ({strerror})."),
     _("{file} cannot be read as a checkpoint ({error}): get the file again."),
@@ -612,7 +613,6 @@ SENTENCES = (
     _("{file} cannot be read as a checkpoint: it was not written by torch.save."),
     _("{file} cannot be read as a checkpoint: its bytes were altered (checksum). Get it again."),
     _("{file} cannot be read as a DICOM segmentation ({error}). Export it again."),
-    _("{file} cannot be read as a list of servers ({error}). Remove it, and add them anew."),
     _("{file} cannot be read as a structure set ({error}). Export it again."),
     _("{file} cannot be read, because its end is missing. Export it again."),
     _("{file} cannot be read, because part of it is missing. Export it again."),
@@ -997,6 +997,6 @@ SENTENCES = (
     _("{where}: the folds have different configurations: {trained}."),
     _("{where}: the weights have {size} bytes, but {model} declares {numbers}."),
     _("{where}: {value} was not found ({present})."),
-    _("{why}, so the token is in {folder}, which only you can read."),
+    _("{why}, so the token is in {file}, which only you can read."),
     _("{without} of {slices} slices have no {what}, so the place of the voxels is unknown: {without2}. Export the original series."),
 )

@@ -500,4 +500,4 @@ def test_a_damaged_list_of_servers_is_told_once(panel, answers):
     for _again in range(2):
         application.leave()
         application.enter()
-    assert len(answers) == 1 and "servers.json cannot be read as a list of servers" in answers[0]
+    assert len(answers) == 1 and "servers.json cannot be read (" in answers[0]

@@ -168,7 +168,7 @@ def test_what_is_not_valid_changes_nothing(folder, tmp_path):
 def test_a_damaged_list_is_named(folder, content):
     folder.mkdir(parents=True)
     (folder / LIST).write_text(json.dumps(content))
-    with pytest.raises(ServerError, match=f"{LIST} cannot be read as a list of servers"):
+    with pytest.raises(ServerError, match=f"{LIST} cannot be read [(]"):
         _ = Servers().all
 
 
@@ -176,7 +176,7 @@ def test_a_damaged_list_is_named(folder, content):
 def test_a_list_that_is_cut_off_is_named(folder, text):
     folder.mkdir(parents=True)
     (folder / LIST).write_text(text)
-    with pytest.raises(ServerError, match=f"{LIST} cannot be read as a list of servers"):
+    with pytest.raises(ServerError, match=f"{LIST} cannot be read [(]"):
         _ = Servers().all
 
 

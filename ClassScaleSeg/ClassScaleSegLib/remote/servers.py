@@ -1,25 +1,22 @@
 """The servers that a user knows: names, addresses, certificates; and their tokens, in the system's keyring.
 
-Where there is no keyring, tokens are in a file that only the user can read. A token belongs to an address: whoever
-changes an address in the list gets no token of another one.
+Where there is no keyring, tokens are in a file that only the user can read (:mod:`..kept_secrets`).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ..catalog.catalog import data_folder
-from ..errors import ServerError, reason
-from ..files import replacing, unwritable
+from ..errors import ServerError
 from ..inference.progress import CancelToken
+from ..kept_secrets import KeptSecrets, damaged, has_keyring, read_entries, write_privately
 from ..locking import locked
 from .address import check_address
 from .connection import PATIENCE
@@ -29,7 +26,6 @@ from .segmenter import RemoteSegmenter
 LIST, TOKENS = "servers.json", "server-tokens.json"
 _NAME = r"[\w][\w .()+-]{0,63}"
 _KEYRING = "ClassScaleSeg"  # what the keyring calls the program
-_LARGEST = 1 << 20  # bytes of a file
 _IN_KEYRING = "The token is in the keyring of the system."
 _SHOWN = 20  # models
 
@@ -67,6 +63,7 @@ class Servers:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = data_folder() if folder is None else folder
+        self._tokens = KeptSecrets(self._folder / TOKENS, _KEYRING, ServerError)
 
     @property
     def all(self) -> tuple[KnownServer, ...]:
@@ -76,7 +73,7 @@ class Servers:
         """
         file = self._folder / LIST
         found = []
-        for entry in _read(file, "servers", list, []):
+        for entry in read_entries(file, "servers", list, [], ServerError):
             try:
                 name, address, ca = entry["name"], entry["address"], entry.get("ca")
                 insecure = entry.get("insecure", False)
@@ -84,7 +81,7 @@ class Servers:
                     raise ValueError("an entry is not a server")
                 found.append(KnownServer(name, check_address(address), ca, insecure))
             except (TypeError, KeyError, AttributeError, ValueError, ServerError) as error:
-                raise _damaged(file, error) from error
+                raise damaged(file, error, ServerError) from error
         return tuple(sorted(found, key=lambda server: server.name.casefold()))
 
     def find(self, text: str) -> KnownServer | None:
@@ -163,11 +160,7 @@ class Servers:
 
         :raises ServerError: if the file of tokens cannot be read.
         """
-        if (keyring := _keyring()) is not None:
-            with suppress(Exception):  # whatever a keyring raises, such as when it stays locked
-                if found := keyring.get_password(_KEYRING, server.address):
-                    return found
-        return self._tokens().get(server.address)
+        return self._tokens.find(server.address)
 
     def segmenter(self, server: KnownServer, patience: float = PATIENCE, insecure: bool = False) -> RemoteSegmenter:
         """Return what segments on a server of the list.
@@ -189,43 +182,22 @@ class Servers:
             return describe(segmenter, cancel)
 
     def _keep(self, address: str, token: str) -> str:
-        if (keyring := _keyring()) is not None:
-            with suppress(Exception):
-                keyring.set_password(_KEYRING, address, token)
-                if keyring.get_password(_KEYRING, address) == token:  # there are keyrings that keep nothing
-                    self._write_tokens({key: value for key, value in self._tokens().items() if key != address})
-                    return _IN_KEYRING
-        self._write_tokens({**self._tokens(), address: token})
-        why = "The package keyring is not installed" if keyring is None else "This system has no keyring"
-        return f"{why}, so the token is in {self._folder / TOKENS}, which only you can read."
+        if self._tokens.keep(address, token):
+            return _IN_KEYRING
+        why = "This system has no keyring" if has_keyring() else "The package keyring is not installed"
+        return f"{why}, so the token is in {self._tokens.file}, which only you can read."
 
     def _forget(self, address: str) -> None:
         """Remove a token, unless another server of the list has the address."""
         if any(server.address == address for server in self.all):
             return
-        if (keyring := _keyring()) is not None:
-            with suppress(Exception):
-                keyring.delete_password(_KEYRING, address)
-        tokens = self._tokens()
-        if tokens.pop(address, None) is not None:
-            self._write_tokens(tokens)
+        self._tokens.forget(address)
 
     def _changing(self) -> Any:
         return locked(self._folder / "servers.lock", "The list of servers is being changed")
 
-    def _tokens(self) -> dict[str, str]:
-        file = self._folder / TOKENS
-        found = _read(file, "tokens", dict, {})
-        if not all(isinstance(text, str) for text in found.values()):
-            raise _damaged(file, ValueError("an entry is not a token"))
-        return dict(found)
-
     def _write_list(self, servers: Sequence[KnownServer]) -> None:
-        _write(self._folder / LIST, {"servers": [asdict(server) for server in servers]})
-
-    def _write_tokens(self, tokens: dict[str, str]) -> None:
-        if tokens or (self._folder / TOKENS).exists():
-            _write(self._folder / TOKENS, {"tokens": tokens})
+        write_privately(self._folder / LIST, {"servers": [asdict(server) for server in servers]})
 
 
 def describe(segmenter: RemoteSegmenter, cancel: CancelToken | None = None) -> list[str]:
@@ -248,42 +220,3 @@ def describe(segmenter: RemoteSegmenter, cancel: CancelToken | None = None) -> l
 def is_name(name: Any) -> bool:
     """Tell whether a text can be the name of a server; an address cannot, so that names and addresses differ."""
     return isinstance(name, str) and re.fullmatch(_NAME, name) is not None and name == name.strip()
-
-
-def _keyring() -> ModuleType | None:
-    """Return the package keyring, if it is installed."""
-    try:
-        import keyring
-    except Exception:  # not installed, or what it needs is damaged
-        return None
-    return keyring
-
-
-def _read(file: Path, key: str, kind: type, missing: Any) -> Any:
-    try:
-        with file.open("rb") as stream:
-            text = stream.read(_LARGEST + 1)
-        found = json.loads(text) if len(text) <= _LARGEST else None
-        found = found.get(key) if isinstance(found, dict) else None
-        if not isinstance(found, kind):
-            raise ValueError(f"there is no {key!r} in it")
-        return found
-    except FileNotFoundError:
-        return missing
-    except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(file, error) from error
-
-
-def _damaged(file: Path, error: Exception) -> ServerError:
-    return ServerError(f"{file} cannot be read as a list of servers ({reason(error)}). Remove it, and add them anew.")
-
-
-def _write(file: Path, facts: Any) -> None:
-    """Write a file that only the user can read."""
-    with replacing(file, overwrite=True) as temporary:
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "w", encoding="utf-8") as stream:
-                json.dump(facts, stream, indent=1)
-        except OSError as error:
-            raise unwritable(file, error) from error

@@ -2899,6 +2899,10 @@
         <translation>{file} nennt den Labelwert 0 „{background}“. Hier ist 0 der Hintergrund.</translation>
     </message>
     <message>
+        <source>{file} cannot be read ({fault}). Remove it, and add again what it had.</source>
+        <translation>{file} ist nicht lesbar ({fault}). Entfernen Sie die Datei, und fügen Sie wieder hinzu, was darin stand.</translation>
+    </message>
+    <message>
         <source>{file} cannot be read ({strerror}).</source>
         <translation>{file} kann nicht gelesen werden ({strerror}).</translation>
     </message>
@@ -2933,10 +2937,6 @@
     <message>
         <source>{file} cannot be read as a checkpoint: its bytes were altered (checksum). Get it again.</source>
         <translation>{file} kann nicht als Checkpoint gelesen werden: Bytes wurden verändert (Prüfsumme). Besorgen Sie die Datei noch einmal.</translation>
-    </message>
-    <message>
-        <source>{file} cannot be read as a list of servers ({error}). Remove it, and add them anew.</source>
-        <translation>{file} ist nicht als Liste von Servern zu lesen ({error}). Entfernen Sie die Datei, und fügen Sie die Server neu hinzu.</translation>
     </message>
     <message>
         <source>{file} cannot be read as a structure set ({error}). Export it again.</source>
@@ -4475,8 +4475,8 @@
         <translation>{where}: {value} wurde nicht gefunden ({present}).</translation>
     </message>
     <message>
-        <source>{why}, so the token is in {folder}, which only you can read.</source>
-        <translation>{why}; deshalb steht das Token in {folder}, was nur Sie lesen können.</translation>
+        <source>{why}, so the token is in {file}, which only you can read.</source>
+        <translation>{why}; deshalb steht das Token in {file}, was nur Sie lesen können.</translation>
     </message>
     <message>
         <source>{without} of {slices} slices have no {what}, so the place of the voxels is unknown: {without2}. Export the original series.</source>
