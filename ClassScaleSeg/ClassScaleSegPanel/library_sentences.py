@@ -106,6 +106,7 @@ SENTENCES = (
     _("Cleaning up changed nothing."),
     _("Cleaning up changed {changes} classes, which lost {lost} voxels and gained {gained}"),
     _("Close other programs, crop the image, or set a memory limit."),
+    _("Close other programs."),
     _("Close other programs. The training needs more memory than segmenting with the same model."),
     _("colours of {kind}"),
     _("Confidence is computed for a single volume, not for a sequence. Select no confidence volume."),

@@ -9,8 +9,7 @@ import sys
 
 from ..archive.connection import Archive
 from ..errors import ArchiveError
-
-PASSWORD, TOKEN = "CLASSSCALESEG_DICOM_PASSWORD", "CLASSSCALESEG_DICOM_TOKEN"
+from ..process.archive import PASSWORD, TOKEN
 
 
 def add_archive_options(parser: argparse.ArgumentParser, flag: str, json: str) -> None:
@@ -26,6 +25,11 @@ def add_archive_options(parser: argparse.ArgumentParser, flag: str, json: str) -
     text = "let images, password and token pass between machines even if the address is not one of https"
     parser.add_argument("--insecure", action="store_true", help=text)
     parser.add_argument("--json", action="store_true", help=f"print JSON: {json}")
+    programs = parser.add_argument_group("for programs")
+    text = f"print {json} as JSON lines, with the progress"
+    programs.add_argument("--json-progress", action="store_true", help=text)
+    text = "when the process PID ends, stop and remove FOLDER"
+    programs.add_argument("--stop-with-parent", nargs=2, metavar=("PID", "FOLDER"), help=text)
 
 
 def archive_of(options: argparse.Namespace) -> Archive:

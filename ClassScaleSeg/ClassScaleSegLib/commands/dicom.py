@@ -44,6 +44,8 @@ def _add_find(finding: Parser) -> None:
     finding.add_argument("--study", metavar="UID", help="StudyInstanceUID")
     text = "list this many studies at most (default: 100)"
     finding.add_argument("--limit", type=_count, default=100, metavar="N", help=text)
+    text = "JSON file with what is searched for, which other users of the computer could read on the command line"
+    finding.add_argument("--criteria", metavar="FILE", help=text)
     add_archive_options(finding, "--from", "the studies and their series")
 
 

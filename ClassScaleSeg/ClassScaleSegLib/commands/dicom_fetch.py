@@ -13,6 +13,7 @@ from ..archive.criteria import check_modality, check_uid
 from ..archive.fetching import Fetched, SeriesFetch
 from ..archive.searching import Search, Series
 from ..errors import ArchiveError, Cancelled, ClassScaleError
+from ..inference.progress import Progress
 from ..process.exit_codes import ExitCode, exit_code
 from ..process.terminal import on_one_line
 from .archive_options import archive_of
@@ -39,18 +40,25 @@ def fetch_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     fault: ClassScaleError | None = None
     done: list[Fetched] = []
     with asking(archive) as ask:
-        wanted = _series(ask, options.series, options.study, modality)
+        wanted = _series(ask, options.series, options.study, modality, reporter)
         try:
             for number, series in enumerate(wanted, 1):
                 label = f"[{number}/{len(wanted)}] " if len(wanted) > 1 else ""
-                _fetch(ask, series, options, label, done)
+                reporter.begin(series.uid, number, len(wanted))
+                _fetch(ask, series, options, label, done, reporter)
         except ClassScaleError as error:
             fault = error
         except KeyboardInterrupt:
             fault = Cancelled("Cancelled. What is whole is kept; the same command fetches the rest.")
+        finally:
+            reporter.leave()
     whole = sum(one.whole for one in done)
-    if options.json:
-        print(json.dumps([_facts(one) for one in done] + [_unfetched(each) for each in wanted[len(done) :]], indent=2))
+    rows = [_facts(one) for one in done] + [_unfetched(each) for each in wanted[len(done) :]]
+    if options.json_progress:
+        for row in rows:
+            reporter.result(**row)
+    elif options.json:
+        print(json.dumps(rows, indent=2))
     elif len(wanted) > 1:
         new, kept = sum(one.new for one in done), sum(one.kept for one in done)
         there = f", {kept} there already" if kept else ""
@@ -64,7 +72,9 @@ def fetch_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     return ExitCode.SOME_FAILED if any(one.images for one in done) else exit_code(fault or ArchiveError())
 
 
-def _series(ask: Asking, series: Sequence[str], studies: Sequence[str], modality: str | None) -> list[Series]:
+def _series(
+    ask: Asking, series: Sequence[str], studies: Sequence[str], modality: str | None, reporter: Reporter
+) -> list[Series]:
     """Return the series to fetch, each once.
 
     :raises ArchiveError: if one of them is not found, or a study that was named has nothing to fetch.
@@ -93,13 +103,15 @@ def _series(ask: Asking, series: Sequence[str], studies: Sequence[str], modality
                 "--study names. Correct the UIDs, or leave out --study."
             )
     for notice in search.notices:
-        print(on_one_line(notice), file=sys.stderr, flush=True)
+        reporter.message(notice)
     if not kept:
         raise ArchiveError("There is nothing to fetch in what was named. classscaleseg dicom find lists what there is.")
     return list({one.uid: one for one in kept}.values())
 
 
-def _fetch(ask: Asking, series: Series, options: argparse.Namespace, label: str, done: list[Fetched]) -> None:
+def _fetch(
+    ask: Asking, series: Series, options: argparse.Namespace, label: str, done: list[Fetched], reporter: Reporter
+) -> None:
     """Fetch a series, say what came of it, and add that to what is done, also if it ends by an exception."""
     from tqdm import tqdm
 
@@ -109,6 +121,8 @@ def _fetch(ask: Asking, series: Series, options: argparse.Namespace, label: str,
         def progress(images: int, total: int | None) -> None:
             bar.total, bar.n = total, images
             bar.set_description_str(f"{label}{series.uid}")
+            if options.json_progress:
+                reporter.progress(Progress("fetch", images, total or 0))
 
         fetch = SeriesFetch(ask, series, Path(options.output), options.decompress, progress)
         done.append(fetch.said)
@@ -119,7 +133,7 @@ def _fetch(ask: Asking, series: Series, options: argparse.Namespace, label: str,
             said = fetch.said
             for sentence in (*said.faults, *said.notices):
                 print(on_one_line(f"{label}{series.uid}: {sentence}"), file=sys.stderr, flush=True)
-            if not options.json:
+            if not (options.json or options.json_progress):
                 there = f", {said.kept} there already" if said.kept else ""
                 what = on_one_line(" ".join(f"{series.modality} {series.description}".split())[:60]) or "Series"
                 print(f"{label}{what}: {_images(said.new)} fetched{there} -> {on_one_line(said.folder)}", flush=True)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from ..archive.asking import asking
 from ..archive.criteria import Criteria, parse_dates
 from ..archive.searching import Search, Series, Study
-from ..errors import ArchiveError
+from ..errors import ArchiveError, reason
 from ..process.exit_codes import ExitCode
 from ..process.terminal import on_one_line
 from .archive_options import archive_of
 from .reporting import Reporter
 
+_CRITERIA = ("patient", "name", "date", "modality", "description", "study")
 _LONGEST = 40  # letters of a text in the table
 
 
@@ -27,15 +28,9 @@ def find_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     :raises ArchiveError: if the archive cannot be reached, or does not search.
     """
     try:
-        archive = archive_of(options)
-        criteria = Criteria(
-            options.patient,
-            options.name,
-            parse_dates(options.date) if options.date is not None else ("", ""),
-            options.modality,
-            options.description,
-            options.study,
-        )
+        archive, wanted = archive_of(options), _wanted(options)
+        dates = parse_dates(wanted["date"]) if "date" in wanted else ("", "")
+        criteria = Criteria(dates=dates, **{name: wanted[name] for name in wanted if name != "date"})
     except ArchiveError as error:
         reporter.error(error)
         return ExitCode.USAGE
@@ -43,15 +38,41 @@ def find_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
         search = Search(ask)
         studies = search.studies(criteria, options.limit)
     for notice in search.notices:
-        print(on_one_line(notice), file=sys.stderr, flush=True)
-    if options.json:
+        reporter.message(notice)
+    if options.json_progress:
+        for study in studies:
+            reporter.result(**asdict(study))
+    elif options.json:
         print(json.dumps([asdict(study) for study in studies], indent=2))
     elif studies:
         _print(sorted(studies, key=lambda study: (study.name.casefold(), study.patient, study.date)))
     else:
-        hint = " Some archives compare case and accents of names." if options.name is not None else ""
+        hint = " Some archives compare case and accents of names." if criteria.name is not None else ""
         print(f"No study of {archive.address} is like that.{hint}")
     return ExitCode.OK
+
+
+def _wanted(options: argparse.Namespace) -> dict[str, str]:
+    """Return what is searched for, by its name: the options, or what a file says.
+
+    :raises ArchiveError: if the file cannot be used, or says what an option says.
+    """
+    given = {name: text for name in _CRITERIA if (text := getattr(options, name)) is not None}
+    file = options.criteria
+    if file is None:
+        return given
+    try:
+        found = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArchiveError(f"{file} cannot be read as JSON ({reason(error)}). Name another file.") from error
+    if not isinstance(found, dict) or not all(
+        name in _CRITERIA and isinstance(text, str) for name, text in found.items()
+    ):
+        names = ", ".join(_CRITERIA)
+        raise ArchiveError(f"{file} must be a JSON object of texts, each with one of these names: {names}.")
+    if twice := sorted(given.keys() & found.keys()):
+        raise ArchiveError(f"{file} says what --{twice[0]} says, too. Give it once.")
+    return given | found
 
 
 def _print(studies: Sequence[Study]) -> None:

@@ -10,6 +10,7 @@ from collections import Counter
 from ..archive.files import DicomFile, find_dicom_files
 from ..archive.sending import UNSENT, Sent, send
 from ..errors import ArchiveError, Cancelled, ClassScaleError
+from ..inference.progress import Progress
 from ..process.exit_codes import ExitCode, exit_code
 from ..process.terminal import on_one_line
 from .archive_options import archive_of
@@ -33,6 +34,8 @@ def send_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     try:
         for one in send(files, archive):
             sent.append(one)
+            if options.json_progress:
+                reporter.progress(Progress("send", len(sent), len(files)))
             if one.reason and not options.json:
                 print(on_one_line(f"{one.file}: {one.state}. {one.reason}"), file=sys.stderr, flush=True)
     except ClassScaleError as error:
@@ -41,10 +44,11 @@ def send_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
         fault = Cancelled("Cancelled.")
     sent += _unsent(files[len(sent) :], fault)
     arrived = sum(one.arrived for one in sent)
-    if options.json:
-        rows = [
-            {"file": str(one.file), "instance": one.instance, "state": one.state, "reason": one.reason} for one in sent
-        ]
+    rows = [{"file": str(one.file), "instance": one.instance, "state": one.state, "reason": one.reason} for one in sent]
+    if options.json_progress:
+        for row in rows:
+            reporter.result(**row)
+    elif options.json:
         print(json.dumps(rows, indent=2))
     else:
         counts = Counter(one.state for one in sent)

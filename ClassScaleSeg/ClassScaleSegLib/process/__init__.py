@@ -1,7 +1,8 @@
-"""Run a segmentation or a training in a child process, follow its progress, and cancel it."""
+"""Run a segmentation, a training or a transfer in a child process, follow its progress, and cancel it."""
 
+from .archive import Access, ArchiveProcess
 from .job import Event, Job
 from .segmentation import SegmentationProcess
 from .training import TrainingProcess
 
-__all__ = ["Event", "Job", "SegmentationProcess", "TrainingProcess"]
+__all__ = ["Access", "ArchiveProcess", "Event", "Job", "SegmentationProcess", "TrainingProcess"]

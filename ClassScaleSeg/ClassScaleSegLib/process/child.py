@@ -2,7 +2,7 @@
 
 The child reports its progress in JSON lines. Whatever happens to the child, to its folder or to this process, no
 process and no file of its work folder is left behind: see :mod:`.parent_watch`, :mod:`.process_tree` and
-:mod:`.work_folder`. The commands are those of :mod:`.segmentation` and :mod:`.training`.
+:mod:`.work_folder`. The commands are those of :mod:`.segmentation`, :mod:`.training` and :mod:`.archive`.
 """
 
 from __future__ import annotations

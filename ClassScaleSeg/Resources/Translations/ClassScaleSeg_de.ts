@@ -755,6 +755,10 @@
         <translation>Schließen Sie andere Programme, schneiden Sie das Bild zu oder setzen Sie eine Speichergrenze.</translation>
     </message>
     <message>
+        <source>Close other programs.</source>
+        <translation>Schließen Sie andere Programme.</translation>
+    </message>
+    <message>
         <source>Close other programs. The training needs more memory than segmenting with the same model.</source>
         <translation>Schließen Sie andere Programme. Das Training braucht mehr Speicher als die Segmentierung mit demselben Modell.</translation>
     </message>
