@@ -14,6 +14,7 @@ from ClassScaleSegLib.scene.sequence import browser_of
 from ClassScaleSegLib.scene.volume import first_volume, fit_region
 from slicer.i18n import tr as _
 
+from .archives.fetching import FetchDialog
 from .inputs.channel_rows import ChannelRows
 from .inputs.channels import channel_volume, forget_volume, set_channel_volume
 from .inputs.sample_data import model_for
@@ -96,7 +97,8 @@ class Panel:
             self._on_finished,
             lambda: self.models.reload(),
         )
-        self.queue = QueuePanel(self.ui, self.state, self.render)
+        self.archive = FetchDialog(lambda fetched: self.queue.add_fetched(fetched))
+        self.queue = QueuePanel(self.ui, self.state, self.render, self.archive.open)
         self.reports = ReportFolder(self.ui, self.state)
         self.models = ModelChooser(self.ui, self.state, Catalog(), self.choose_models, self.render)
         self.model_list = ModelList(
@@ -131,6 +133,7 @@ class Panel:
         self.servers.close()
         self.server_dialog.close()
         self.training.end()
+        self.archive.end()
         self.channels.close()
         self.results.close()
         self.comparing.close()

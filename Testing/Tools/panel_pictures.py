@@ -3,8 +3,8 @@
     python Testing/Tools/panel_pictures.py FOLDER
     python Testing/Tools/panel_pictures.py FOLDER de     # in German
 
-Copies of ``panel.png``, ``correction-bar.png`` and ``train.png`` are in Resources/Screenshots. Fonts and colours differ
-from those in Slicer.
+Copies of ``panel.png``, ``correction-bar.png``, ``train.png`` and ``archive.png`` are in Resources/Screenshots. Fonts
+and colours differ from those in Slicer.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ PICTURES = (
     ("correction-bar.png", 440, "1", "correcting", "light"),
     ("train.png", 520, "1", "training", "light"),
     ("trained.png", 520, "1", "trained", "light"),
+    ("archive.png", 760, "1", "archive", "light"),
     ("350.png", 350, "1", "anatomy", "light"),
     ("371.png", 371, "1", "model", "dark"),
     ("426.png", 426, "1", "long", "light"),
@@ -61,7 +62,8 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
         list with long names, and the section "Advanced". "long": the same with two channels, a volume and a message
         whose names are very long. "several": run two models on two volumes and a broken one, compare the results, and
         show every section. "correcting": the bar above the Segment Editor, after a run. "training": the dialog in
-        which a model is trained. "trained": the same at the end of a training.
+        which a model is trained. "trained": the same at the end of a training. "archive": that in which series are
+        fetched from an archive.
     :param theme: "light" or "dark".
     """
     sys.path[:0] = [str(ROOT / "Testing" / "Python")]
@@ -102,6 +104,10 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
         return
     if classes in ("training", "trained"):
         save(training_dialog(panel, application, classes == "trained"), file)
+        application.widget.cleanup()
+        return
+    if classes == "archive":
+        save(archive_dialog(panel, application), file)
         application.widget.cleanup()
         return
     window = ModulePanel(application.widget.parent)
@@ -178,6 +184,35 @@ def training_dialog(panel: Any, application: Any, done: bool) -> Any:
     shown.render()
     shutil.rmtree(folder.parent)
     shown.dialog.adjustSize()
+    for _round in range(4):
+        application.processEvents()
+    return shown.dialog
+
+
+def archive_dialog(panel: Any, application: Any) -> Any:
+    """Return the dialog in which series are fetched from an archive, during a fetch; nothing is fetched."""
+    from ClassScaleSegLib.process import Event
+    from ClassScaleSegPanel.archives.fetching import FoundSeries
+
+    shown = panel.archive
+    shown.open()
+    shown.access.address.setEditText("https://pacs.example.org/dicom-web")
+    shown.access.user.text, shown.access.secret.text = "me", "password"
+    shown.criteria.name.text, shown.criteria.first.text = "smith", "2026-01-01"
+    shown.criteria.modality.setEditText("CT")
+    shown.folder.text = "/data/fetched"
+    for number, (name, title, images) in enumerate(
+        [("Smith John", "venous", 512), ("Smith John", "arterial, thin slices", 1024), ("Smithson Joe", "lung", None)]
+    ):
+        study = f"2026-01-0{3 + number // 2} CT Abdomen"
+        shown.found[str(number)] = FoundSeries(str(number), "1", name, study, f"CT: {title}", images)
+    shown._states = {"0": ("fetched", (60, 160, 60)), "1": ("fetching", (60, 110, 200))}
+    shown.process, shown._fetching = SimpleNamespace(cancel=int, close=int), ("0", "1")
+    shown._list()
+    shown.table.tick(["1"])
+    shown._at, shown._count = 2, 2
+    shown._follow(Event("progress", "fetch", 300, 1024))
+    shown.render()
     for _round in range(4):
         application.processEvents()
     return shown.dialog

@@ -16,10 +16,9 @@ from xml.etree import ElementTree
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODULE = REPOSITORY / "ClassScaleSeg"
 LIBRARY = "ClassScaleSegPanel.library_sentences"
-# Nobody who uses the panel meets the texts of these: the command line, archives, cohorts and the server; and what is
-# written into files is not translated.
+# Nobody who uses the panel meets the texts of these: the command line, cohorts and the server; and what is written into
+# files is not translated.
 _LEFT_OUT = (
-    "archive/",
     "cohort/",
     "commands/",
     "images/dicom/export.py",

@@ -45,7 +45,11 @@ def fetch_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
             for number, series in enumerate(wanted, 1):
                 label = f"[{number}/{len(wanted)}] " if len(wanted) > 1 else ""
                 reporter.begin(series.uid, number, len(wanted))
-                _fetch(ask, series, options, label, done, reporter)
+                try:
+                    _fetch(ask, series, options, label, done, reporter)
+                finally:
+                    if options.json_progress:
+                        reporter.result(**_facts(done[-1]))
         except ClassScaleError as error:
             fault = error
         except KeyboardInterrupt:
@@ -53,12 +57,12 @@ def fetch_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
         finally:
             reporter.leave()
     whole = sum(one.whole for one in done)
-    rows = [_facts(one) for one in done] + [_unfetched(each) for each in wanted[len(done) :]]
+    unfetched = [_unfetched(series) for series in wanted[len(done) :]]
     if options.json_progress:
-        for row in rows:
+        for row in unfetched:
             reporter.result(**row)
     elif options.json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps([_facts(one) for one in done] + unfetched, indent=2))
     elif len(wanted) > 1:
         new, kept = sum(one.new for one in done), sum(one.kept for one in done)
         there = f", {kept} there already" if kept else ""

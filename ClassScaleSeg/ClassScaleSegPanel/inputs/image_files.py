@@ -49,6 +49,11 @@ def choose_cases() -> list[tuple[tuple[str, ...], str]]:
     return [(tuple(members), _name(place / case, folder)) for (place, case), members in found.items()]
 
 
+def key_of_file(path: str) -> str:
+    """Return the key of an image file, or of a folder with a DICOM series."""
+    return _FILE + path
+
+
 def is_file(key: str) -> bool:
     """Return whether a key, or a member of a case, is an image of the file system."""
     return key.startswith(_FILE)

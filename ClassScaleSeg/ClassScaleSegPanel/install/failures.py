@@ -58,6 +58,13 @@ def comparing() -> Purpose:
     return Purpose(text, "psutil")
 
 
+def asking_archives() -> Purpose:
+    text = _(
+        "Archives cannot be asked without these Python packages: {packages}. To install them, press the button again."
+    )
+    return Purpose(text, "psutil")
+
+
 def with_next_step(work: Callable[[], _T], purpose: Purpose) -> _T:
     """Return ``work()``; what pip prints meanwhile tells why it failed, because its exception has the command alone.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
@@ -12,13 +12,16 @@ from ClassScaleSegLib.scene.queue import QueueItem, SceneQueue
 from ClassScaleSegLib.scene.run import SceneRun
 from slicer.i18n import tr as _
 
-from ..inputs.image_files import choose_cases, choose_images
+from ..inputs.image_files import choose_cases, choose_images, key_of_file
 from ..inputs.queued_case import case_key, is_gone
 from ..inputs.scene_volumes import cases, folders, images
 from ..state import PanelState
 from ..translation import translated
 from ..widgets.search_table import Row, SearchTable
 from ..widgets.texts import add_named
+
+if TYPE_CHECKING:
+    from ..archives.fetching import FoundSeries
 
 _GREY, _GREEN, _RED, _BLUE = (128, 128, 128), (60, 160, 60), (200, 60, 60), (60, 110, 200)
 _LONGEST_STATE = 16  # characters for which there is room, whatever the reason of a failure; its tip tells the rest
@@ -33,10 +36,13 @@ class QueuePanel:
         system that are not loaded, or those of `case_key`.
     :ivar add_menu: where volumes can be taken from.
     :param on_changed: called without arguments when other volumes are ticked.
+    :param on_archive: called without arguments when series of an archive are wanted.
     """
 
-    def __init__(self, ui: Any, state: PanelState, on_changed: Callable[[], None]) -> None:
-        self._ui, self._state, self._on_changed = ui, state, on_changed
+    def __init__(
+        self, ui: Any, state: PanelState, on_changed: Callable[[], None], on_archive: Callable[[], None]
+    ) -> None:
+        self._ui, self._state, self._on_changed, self._on_archive = ui, state, on_changed, on_archive
         self._names: dict[str, str] = {}  # of the volumes, by key
         self._states: dict[str, tuple[str, tuple[int, int, int]]] = {}  # in words, with a colour, by key
         self.table = SearchTable([_("Volume"), _("State")], _("Search volumes"), on_ticked=self._changed)
@@ -44,7 +50,7 @@ class QueuePanel:
         self.add_menu.connect("aboutToShow()", self._fill)
         row, add, self.empty_button = qt.QHBoxLayout(), qt.QToolButton(), qt.QToolButton()
         add.text, add.accessibleName = _("Add"), _("Add volumes")
-        add.toolTip = _("Add volumes of the scene, from the DICOM database, or of a folder of files.")
+        add.toolTip = _("Add volumes of the scene, from the DICOM database, of a folder of files, or from an archive.")
         add.setMenu(self.add_menu)
         add.popupMode = qt.QToolButton.InstantPopup
         self.empty_button.text, self.empty_button.toolTip = _("Remove all"), _("Empty this list. The volumes stay.")
@@ -71,6 +77,22 @@ class QueuePanel:
             ticked.add(key)
         self._list(ticked)
         self._on_changed()
+
+    def add_fetched(self, fetched: Iterable[tuple[FoundSeries, str]]) -> None:
+        """Add series that were fetched from an archive, ticked. If the model has several channels, a study is a case.
+
+        :param fetched: each with its folder.
+        """
+        rows = [(series, key_of_file(folder)) for series, folder in fetched]
+        if len(self._state.channels) > 1:
+            studies: dict[str, list[str]] = {}
+            names: dict[str, str] = {}
+            for series, key in rows:
+                studies.setdefault(series.study, []).append(key)
+                names[series.study] = " / ".join(filter(None, (series.patient, series.when)))
+            self.add((case_key(members), names[study]) for study, members in studies.items())
+        else:
+            self.add((key, series.name) for series, key in rows)
 
     def empty(self) -> None:
         """Remove all volumes from the list."""
@@ -140,6 +162,7 @@ class QueuePanel:
             text = _("Series of the DICOM database...")
             menu.addAction(text).connect("triggered(bool)", lambda on: self.add(choose_series(database)))
         menu.addAction(_("Folder of images...")).connect("triggered(bool)", lambda on: self.add(choose_images()))
+        self._add_archive()
 
     def _fill_with_cases(self, database: Any) -> None:
         menu, found = self.add_menu, [(case_key(members), name) for name, members in cases()]
@@ -164,6 +187,11 @@ class QueuePanel:
             self.add((case_key(members), name) for members, name in choose_cases())
 
         menu.addAction(_("Folder of images...")).connect("triggered(bool)", lambda on: choose_in_folder())
+        self._add_archive()
+
+    def _add_archive(self) -> None:
+        action = self.add_menu.addAction(_("From an archive..."))
+        action.connect("triggered(bool)", lambda on: self._on_archive())
 
 
 def _counted(count: int, folder: str) -> str:

@@ -559,6 +559,14 @@
         <translation> und andere</translation>
     </message>
     <message>
+        <source> and the password</source>
+        <translation> und das Passwort</translation>
+    </message>
+    <message>
+        <source> and the token</source>
+        <translation> und das Token</translation>
+    </message>
+    <message>
         <source> and {names} more</source>
         <translation> und {names} weitere</translation>
     </message>
@@ -623,6 +631,10 @@
         <translation>, eine mit {components} Kanälen</translation>
     </message>
     <message>
+        <source>, or narrow the search</source>
+        <translation>, oder grenzen Sie die Suche ein</translation>
+    </message>
+    <message>
         <source>, {apart} mm apart</source>
         <translation>, {apart} mm auseinander</translation>
     </message>
@@ -661,6 +673,14 @@
     <message>
         <source>A contour of {name} has {count} points, more than {most_points}. Export it again.</source>
         <translation>Eine Kontur von {name} hat {count} Punkte, mehr als {most_points}. Exportieren Sie die Datei noch einmal.</translation>
+    </message>
+    <message>
+        <source>A file that the archive gave is left out: it belongs to another series.</source>
+        <translation>Eine Datei, die das Archiv lieferte, ist weggelassen: Sie gehört zu einer anderen Serie.</translation>
+    </message>
+    <message>
+        <source>A file that the archive gave is left out: {error}.</source>
+        <translation>Eine Datei, die das Archiv lieferte, ist weggelassen: {error}.</translation>
     </message>
     <message>
         <source>A geometry needs three axes; size {size} and spacing {spacing} were given.</source>
@@ -703,12 +723,20 @@
         <translation>Ein Token wird gebraucht. Wer den Server betreibt, erzeugt eines: classscaleseg serve token NAME.</translation>
     </message>
     <message>
+        <source>A user with a password and a token were both given. Give one of them.</source>
+        <translation>Benutzer mit Passwort und ein Token wurden beide angegeben. Geben Sie eines davon an.</translation>
+    </message>
+    <message>
         <source>A volume of the queue could not be segmented</source>
         <translation>Ein Bilddatensatz der Warteschlange konnte nicht segmentiert werden</translation>
     </message>
     <message>
         <source>Add 'background': 0.</source>
         <translation>Fügen Sie 'background': 0 hinzu.</translation>
+    </message>
+    <message>
+        <source>After {offset} {what} the search was given up. There may be more: narrow it.</source>
+        <translation>Nach {offset} Treffern wurde die Suche aufgegeben ({what}). Es kann mehr geben: Grenzen Sie die Suche ein.</translation>
     </message>
     <message>
         <source>Another image was announced with this key. Choose a new key.</source>
@@ -809,6 +837,10 @@
     <message>
         <source>Extract one of its frames.</source>
         <translation>Entnehmen Sie einen der Frames.</translation>
+    </message>
+    <message>
+        <source>Fetch them with --decompress.</source>
+        <translation>Haken Sie „Das Archiv die Bilder entpacken lassen“ an, und holen Sie sie noch einmal.</translation>
     </message>
     <message>
         <source>Give the folder with the slices, or an image file.</source>
@@ -1059,6 +1091,10 @@
         <translation>Andere Strukturen</translation>
     </message>
     <message>
+        <source>Pixels are compressed in a way that cannot be read here ({name}). {remedy}</source>
+        <translation>Die Pixel sind auf eine Weise komprimiert, die hier nicht gelesen werden kann ({name}). {remedy}</translation>
+    </message>
+    <message>
         <source>Put it into the environment variable CLASSSCALESEG_TOKEN, or name a file that holds it (--server-token-file).</source>
         <translation>Geben Sie es mit der Umgebungsvariablen CLASSSCALESEG_TOKEN an, oder nennen Sie eine Datei, in der es steht (--server-token-file).</translation>
     </message>
@@ -1099,6 +1135,10 @@
         <translation>Während des Laufs kamen Segmente zu {value} hinzu, deshalb ist das Ergebnis in {name}.</translation>
     </message>
     <message>
+        <source>Sending to an archive needs the Python package dicomweb-client ({error}). Install it: python -m pip install "{dicomweb_client}".</source>
+        <translation>Zum Senden an ein Archiv fehlt das Python-Paket dicomweb-client ({error}). Installieren Sie es: python -m pip install "{dicomweb_client}".</translation>
+    </message>
+    <message>
         <source>Several labels are called {name}: give a label value instead, {values}.</source>
         <translation>Mehrere Labels heißen {name}: Geben Sie stattdessen einen Labelwert an, {values}.</translation>
     </message>
@@ -1113,6 +1153,10 @@
     <message>
         <source>Slices between contours of {gaps} have none, and are taken as empty.</source>
         <translation>Schichten zwischen Konturen von {gaps} haben keine und gelten als leer.</translation>
+    </message>
+    <message>
+        <source>Some {what} are left out: the archive does not give them a valid identifier (UID).</source>
+        <translation>Einiges ist weggelassen ({what}): Das Archiv gibt keine gültigen Bezeichner (UID) dafür an.</translation>
     </message>
     <message>
         <source>Structures of another frame of reference than {grid} are left out: {left_out}.</source>
@@ -1147,6 +1191,14 @@
         <translation>Das Python-Paket psutil ist nicht installiert, und die Segmentierung braucht es. Installieren Sie die Abhängigkeiten von ClassScaleSeg; in Slicer drücken Sie einmal „Anwenden“ oder rufen ClassScaleSegLogic().installDependencies() auf.</translation>
     </message>
     <message>
+        <source>The address has a part after ? or #. Give the root of the DICOMweb service.</source>
+        <translation>Die Adresse hat einen Teil nach ? oder #. Geben Sie die Wurzel des DICOMweb-Dienstes an.</translation>
+    </message>
+    <message>
+        <source>The address has a user or password in it (what is before @), which other programs could see. Use --user, and the environment variable CLASSSCALESEG_DICOM_PASSWORD. If the @ belongs to a path, write %40.</source>
+        <translation>In der Adresse steht ein Benutzer oder Passwort (vor dem @), was andere Programme sehen könnten. Geben Sie beides in eigenen Feldern ein. Gehört das @ zu einem Pfad, schreiben Sie %40.</translation>
+    </message>
+    <message>
         <source>The address has more than host and port. Leave out what follows: {scheme}://{netloc}.</source>
         <translation>Die Adresse hat mehr als Rechner und Port. Lassen Sie weg, was hierauf folgt: {scheme}://{netloc}.</translation>
     </message>
@@ -1157,6 +1209,78 @@
     <message>
         <source>The address {bare} lacks its beginning. Write https://{bare2}, or http://{bare3} if the server has no certificate.</source>
         <translation>Der Adresse {bare} fehlt der Anfang. Schreiben Sie https://{bare2}, oder http://{bare3}, wenn der Server kein Zertifikat hat.</translation>
+    </message>
+    <message>
+        <source>The archive did not say whether it has stored it. Look there.</source>
+        <translation>Das Archiv hat nicht gesagt, ob es sie gespeichert hat. Sehen Sie dort nach.</translation>
+    </message>
+    <message>
+        <source>The archive does not decompress them.</source>
+        <translation>Das Archiv entpackt sie nicht.</translation>
+    </message>
+    <message>
+        <source>The archive does not give files as they are stored, and decompresses them.</source>
+        <translation>Das Archiv liefert die Dateien nicht so, wie sie gespeichert sind, sondern entpackt sie.</translation>
+    </message>
+    <message>
+        <source>The archive does not list it among the files that it has stored.</source>
+        <translation>Das Archiv nennt sie nicht unter den Dateien, die es gespeichert hat.</translation>
+    </message>
+    <message>
+        <source>The archive does not say by what it separates the files (boundary). Tell its administrator.</source>
+        <translation>Das Archiv sagt nicht, wodurch es die Dateien trennt (boundary). Sagen Sie es der Verwaltung des Archivs.</translation>
+    </message>
+    <message>
+        <source>The archive does not say to which study {uid} belongs. Give --study too.</source>
+        <translation>Das Archiv sagt nicht, zu welcher Studie {uid} gehört.</translation>
+    </message>
+    <message>
+        <source>The archive does not separate the files by what it says (boundary).</source>
+        <translation>Das Archiv trennt die Dateien anders, als es sagt (boundary).</translation>
+    </message>
+    <message>
+        <source>The archive does not tell the modality of every series, so not all of these may fit.</source>
+        <translation>Das Archiv nennt nicht von jeder Serie die Modalität; vielleicht passen nicht alle.</translation>
+    </message>
+    <message>
+        <source>The archive does not tell {what} of every study, so not all of these may fit.</source>
+        <translation>Das Archiv nennt nicht von jeder Studie {what}; vielleicht passen nicht alle.</translation>
+    </message>
+    <message>
+        <source>The archive gave no image.</source>
+        <translation>Das Archiv lieferte kein Bild.</translation>
+    </message>
+    <message>
+        <source>The archive gives a file of more than {largest_image} GiB.</source>
+        <translation>Das Archiv liefert eine Datei von mehr als {largest_image} GiB.</translation>
+    </message>
+    <message>
+        <source>The archive gives its first {seen} {what} only. There may be more.</source>
+        <translation>Das Archiv liefert nur die ersten {seen} Treffer ({what}). Es kann mehr geben.</translation>
+    </message>
+    <message>
+        <source>The archive gives more than {most} files where {most2} would do.</source>
+        <translation>Das Archiv liefert mehr als {most} Dateien, wo {most2} genügen würden.</translation>
+    </message>
+    <message>
+        <source>The archive has no series {uid}, or does not find series without their study. Correct the UID, or give --study too.</source>
+        <translation>Das Archiv hat keine Serie {uid}, oder findet Serien nicht ohne ihre Studie.</translation>
+    </message>
+    <message>
+        <source>The archive precedes a file by headers without an end. Tell its administrator.</source>
+        <translation>Das Archiv stellt einer Datei Kopfzeilen ohne Ende voran. Sagen Sie es der Verwaltung des Archivs.</translation>
+    </message>
+    <message>
+        <source>The archive refuses it: {failurereason}.</source>
+        <translation>Das Archiv lehnt sie ab: {failurereason}.</translation>
+    </message>
+    <message>
+        <source>The archive refuses the request.</source>
+        <translation>Das Archiv lehnt die Anfrage ab.</translation>
+    </message>
+    <message>
+        <source>The archive warns: {doubt}.</source>
+        <translation>Das Archiv warnt: {doubt}.</translation>
     </message>
     <message>
         <source>The background cannot be located. Name other classes (--locate-classes).</source>
@@ -1219,8 +1343,20 @@
         <translation>Einzelheiten stehen in {file}; bitte melden Sie den Fehler mit dieser Datei.</translation>
     </message>
     <message>
+        <source>The end of the archive's answer is missing.</source>
+        <translation>Das Ende der Antwort des Archivs fehlt.</translation>
+    </message>
+    <message>
         <source>The file from {address} has the SHA-256 {digest}, but {sha256} was expected. The file has been altered or replaced, and was not kept. Download it again; if that fails, tell the publishers of the model.</source>
         <translation>Die Datei von {address} hat die SHA-256 {digest}, erwartet wurde {sha256}. Die Datei wurde verändert oder ersetzt und deshalb nicht behalten. Laden Sie sie noch einmal herunter; hilft das nicht, wenden Sie sich an die Herausgeber des Modells.</translation>
+    </message>
+    <message>
+        <source>The folder has files that are damaged, or not of this series: {odd}.</source>
+        <translation>Im Ordner sind Dateien, die beschädigt sind oder nicht zu dieser Serie gehören: {odd}.</translation>
+    </message>
+    <message>
+        <source>The folder has images that the archive does not list: {others}.</source>
+        <translation>Im Ordner sind Bilder, die das Archiv nicht nennt: {others}.</translation>
     </message>
     <message>
         <source>The frame of {value} that was corrected is not in its sequence any more.</source>
@@ -1407,6 +1543,10 @@
         <translation>Die Ausrichtung {directions} besteht nicht aus zwei senkrechten Richtungen. Exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
+        <source>The other images were not tried: {missing}.</source>
+        <translation>Die übrigen Bilder wurden nicht versucht: {missing}.</translation>
+    </message>
+    <message>
         <source>The package keyring is not installed</source>
         <translation>Das Paket keyring ist nicht installiert</translation>
     </message>
@@ -1555,6 +1695,10 @@
         <translation>Der temporäre Ordner {parents} hat {free} GB frei, etwa {need} GB werden gebraucht. Schaffen Sie dort Platz und starten Sie noch einmal.</translation>
     </message>
     <message>
+        <source>The token is empty, or has letters that no token has, such as a space. Correct the environment variable CLASSSCALESEG_DICOM_TOKEN. It is the token alone, without the word Bearer.</source>
+        <translation>Das Token ist leer oder hat Zeichen, die kein Token hat, wie ein Leerzeichen. Korrigieren Sie es. Es ist das Token allein, ohne das Wort Bearer.</translation>
+    </message>
+    <message>
         <source>The token is in the keyring of the system.</source>
         <translation>Das Token ist im Schlüsselbund des Systems.</translation>
     </message>
@@ -1597,6 +1741,10 @@
     <message>
         <source>The {what} is {size}; it must be a number above 0.</source>
         <translation>{what} ist {size}; es muss eine Zahl über 0 sein.</translation>
+    </message>
+    <message>
+        <source>There are more such studies than {limit}. Narrow the search, or give a larger --limit.</source>
+        <translation>Es gibt mehr als {limit} solche Studien. Grenzen Sie die Suche ein.</translation>
     </message>
     <message>
         <source>There are {rows} structures. At most {max_value} can be shown together: choose some.</source>
@@ -1791,6 +1939,10 @@
         <translation>ein gesendetes Bild</translation>
     </message>
     <message>
+        <source>an unknown transfer syntax</source>
+        <translation>eine unbekannte Transfersyntax</translation>
+    </message>
+    <message>
         <source>another address</source>
         <translation>eine andere Adresse</translation>
     </message>
@@ -1809,6 +1961,10 @@
     <message>
         <source>as stored</source>
         <translation>wie gespeichert</translation>
+    </message>
+    <message>
+        <source>asks who you are</source>
+        <translation>fragt, wer Sie sind</translation>
     </message>
     <message>
         <source>because it was interrupted from outside</source>
@@ -1911,6 +2067,10 @@
         <translation>dilations {dilations} von {name} muss eine Zahl für jede Schicht haben.</translation>
     </message>
     <message>
+        <source>does not accept this user or token</source>
+        <translation>akzeptiert diesen Benutzer oder dieses Token nicht</translation>
+    </message>
+    <message>
         <source>does not grow</source>
         <translation>wächst nicht</translation>
     </message>
@@ -1975,6 +2135,10 @@
         <translation>ist beim Senden kürzer geworden</translation>
     </message>
     <message>
+        <source>has no DICOM files</source>
+        <translation>hat keine DICOM-Dateien</translation>
+    </message>
+    <message>
         <source>has no valid 'labels': {rows}.</source>
         <translation>hat keine gültigen „labels“: {rows}.</translation>
     </message>
@@ -1985,6 +2149,10 @@
     <message>
         <source>identifier (SOPInstanceUID)</source>
         <translation>Kennung (SOPInstanceUID)</translation>
+    </message>
+    <message>
+        <source>images of {uid}</source>
+        <translation>Bilder von {uid}</translation>
     </message>
     <message>
         <source>in 'labels', names and values are exchanged. Write {example}.</source>
@@ -2023,6 +2191,10 @@
         <translation>ist verschlüsselt</translation>
     </message>
     <message>
+        <source>is not a DICOM file (one with DICM after 128 bytes)</source>
+        <translation>ist keine DICOM-Datei (mit DICM nach 128 Bytes)</translation>
+    </message>
+    <message>
         <source>is not a JSON object: {facts}.</source>
         <translation>ist kein JSON-Objekt: {facts}.</translation>
     </message>
@@ -2031,28 +2203,124 @@
         <translation>ist eines</translation>
     </message>
     <message>
+        <source>it accepts no request of this size. Ask its administrator for a higher limit</source>
+        <translation>Anfragen dieser Größe nimmt es nicht an. Bitten Sie seine Verwaltung um eine höhere Grenze</translation>
+    </message>
+    <message>
+        <source>it becomes more than {largest} GiB</source>
+        <translation>entpackt hat sie mehr als {largest} GiB</translation>
+    </message>
+    <message>
+        <source>it cannot do this</source>
+        <translation>das kann es nicht</translation>
+    </message>
+    <message>
+        <source>it cannot understand it</source>
+        <translation>es versteht sie nicht</translation>
+    </message>
+    <message>
+        <source>it changed values</source>
+        <translation>es hat Werte geändert</translation>
+    </message>
+    <message>
         <source>it contains the same values too often</source>
         <translation>sie enthält dieselben Werte zu oft</translation>
+    </message>
+    <message>
+        <source>it could not store the files, without saying why</source>
+        <translation>es konnte die Dateien nicht speichern und sagt nicht, warum</translation>
     </message>
     <message>
         <source>it declares types of its own</source>
         <translation>sie erklären eigene Typen</translation>
     </message>
     <message>
+        <source>it did not understand the request</source>
+        <translation>es hat die Anfrage nicht verstanden</translation>
+    </message>
+    <message>
+        <source>it did not understand the request. If the address is not the root of its DICOMweb service, such as http://localhost:8042/dicom-web, give that</source>
+        <translation>es hat die Anfrage nicht verstanden. Ist die Adresse nicht die Wurzel seines DICOMweb-Dienstes, wie http://localhost:8042/dicom-web, so geben Sie diese an</translation>
+    </message>
+    <message>
+        <source>it does not accept the request. Try an address without a proxy in between</source>
+        <translation>es nimmt die Anfrage nicht an. Versuchen Sie eine Adresse ohne Proxy dazwischen</translation>
+    </message>
+    <message>
         <source>it does not begin as NRRD does</source>
         <translation>es beginnt nicht wie NRRD</translation>
+    </message>
+    <message>
+        <source>it does not begin like one</source>
+        <translation>sie beginnt nicht wie eine</translation>
+    </message>
+    <message>
+        <source>it does not give this in the form that was asked for</source>
+        <translation>in der verlangten Form liefert es das nicht</translation>
+    </message>
+    <message>
+        <source>it does not have this, or there is no DICOMweb service at this address. Give its root, such as http://localhost:8042/dicom-web</source>
+        <translation>das hat es nicht, oder unter dieser Adresse ist kein DICOMweb-Dienst. Geben Sie dessen Wurzel an, wie http://localhost:8042/dicom-web</translation>
     </message>
     <message>
         <source>it does not speak HTTP</source>
         <translation>dort wird kein HTTP gesprochen</translation>
     </message>
     <message>
+        <source>it does not store this kind of object (SOP class)</source>
+        <translation>Objekte dieser Art speichert es nicht (SOP-Klasse)</translation>
+    </message>
+    <message>
+        <source>it does not take DICOM files by DICOMweb (STOW-RS). Ask its administrator</source>
+        <translation>über DICOMweb nimmt es keine DICOM-Dateien an (STOW-RS). Fragen Sie seine Verwaltung</translation>
+    </message>
+    <message>
+        <source>it does not take the transfer syntax of the file</source>
+        <translation>die Transfersyntax der Datei nimmt es nicht an</translation>
+    </message>
+    <message>
+        <source>it dropped elements</source>
+        <translation>es hat Elemente weggelassen</translation>
+    </message>
+    <message>
         <source>it ended after {done} of {total} bytes</source>
         <translation>es endete nach {done} von {total} Bytes</translation>
     </message>
     <message>
+        <source>it failed to process it</source>
+        <translation>es konnte sie nicht verarbeiten</translation>
+    </message>
+    <message>
+        <source>it finds more than it gives at once. Narrow the search</source>
+        <translation>es findet mehr, als es auf einmal liefert. Grenzen Sie die Suche ein</translation>
+    </message>
+    <message>
+        <source>it gives no reason</source>
+        <translation>es gibt keinen Grund an</translation>
+    </message>
+    <message>
+        <source>it has a fault. Try again later, or tell its administrator</source>
+        <translation>es hat einen Fehler. Versuchen Sie es später noch einmal, oder sagen Sie es seiner Verwaltung</translation>
+    </message>
+    <message>
+        <source>it has a sequence of something else than items</source>
+        <translation>eine Sequenz in ihr besteht aus etwas anderem als Items</translation>
+    </message>
+    <message>
+        <source>it has an object with this identifier already</source>
+        <translation>ein Objekt mit diesem Bezeichner hat es schon</translation>
+    </message>
+    <message>
         <source>it has no header of NIfTI</source>
         <translation>es hat keinen NIfTI-Header</translation>
+    </message>
+    <message>
+        <source>it has no valid identifier (SOPInstanceUID)</source>
+        <translation>sie hat keinen gültigen Bezeichner (SOPInstanceUID)</translation>
+    </message>
+    <message>
+        <source>it has too many elements</source>
+        <translation>sie hat zu viele Elemente</translation>
     </message>
     <message>
         <source>it has too many lists</source>
@@ -2063,6 +2331,10 @@
         <translation>sie ist ein Localizer</translation>
     </message>
     <message>
+        <source>it is damaged, or not DICOM ({error})</source>
+        <translation>sie ist beschädigt oder nicht DICOM ({error})</translation>
+    </message>
+    <message>
         <source>it is no JSON object.</source>
         <translation>es ist kein JSON-Objekt.</translation>
     </message>
@@ -2071,8 +2343,28 @@
         <translation>sie ist kein Bild</translation>
     </message>
     <message>
+        <source>it is not quite what its kind of object must be</source>
+        <translation>sie ist nicht ganz so, wie ein Objekt dieser Art sein muss</translation>
+    </message>
+    <message>
+        <source>it is not what its kind of object must be</source>
+        <translation>sie ist nicht so, wie ein Objekt dieser Art sein muss</translation>
+    </message>
+    <message>
+        <source>it is out of resources, such as disk space</source>
+        <translation>ihm fehlen Mittel, wie Platz auf der Festplatte</translation>
+    </message>
+    <message>
+        <source>it knows no such object</source>
+        <translation>ein solches Objekt kennt es nicht</translation>
+    </message>
+    <message>
         <source>it must have either an 'address' or a 'file' or 'files'.</source>
         <translation>es muss entweder 'address' oder 'file' oder 'files' haben.</translation>
+    </message>
+    <message>
+        <source>it refused the request</source>
+        <translation>es hat die Anfrage abgelehnt</translation>
     </message>
     <message>
         <source>it says that it is something else</source>
@@ -2087,8 +2379,16 @@
         <translation>'weightsManifest' nennt {name}, das keine Schicht hat, oder nennt es zweimal.</translation>
     </message>
     <message>
+        <source>its disk is full. Tell its administrator</source>
+        <translation>seine Festplatte ist voll. Sagen Sie es seiner Verwaltung</translation>
+    </message>
+    <message>
         <source>its elements are nested more than {deepest} deep</source>
         <translation>ihre Elemente sind mehr als {deepest}-mal verschachtelt</translation>
+    </message>
+    <message>
+        <source>its end is missing</source>
+        <translation>ihr Ende fehlt</translation>
     </message>
     <message>
         <source>its header does not say once how many voxels it has, along two to five axes</source>
@@ -2109,6 +2409,10 @@
     <message>
         <source>its id is not valid: {name}.</source>
         <translation>seine Kennung ist ungültig: {name}.</translation>
+    </message>
+    <message>
+        <source>its identifier is not valid</source>
+        <translation>ihr Bezeichner ist ungültig</translation>
     </message>
     <message>
         <source>its images have no position</source>
@@ -2141,6 +2445,10 @@
     <message>
         <source>its network, {name}, needs packages that are missing ({error}): run `pip install --upgrade dynamic-network-architectures timm einops`.</source>
         <translation>das Netz, {name}, braucht Pakete, die fehlen ({error}): Führen Sie `pip install --upgrade dynamic-network-architectures timm einops` aus.</translation>
+    </message>
+    <message>
+        <source>its sequences are too deep</source>
+        <translation>ihre Sequenzen sind zu tief</translation>
     </message>
     <message>
         <source>its values are nested more than {max_depth} deep</source>
@@ -2291,6 +2599,14 @@
         <translation>most_voxels muss eine ganze Zahl sein.</translation>
     </message>
     <message>
+        <source>multipart/related; type="application/dicom"</source>
+        <translation>multipart/related; type="application/dicom"</translation>
+    </message>
+    <message>
+        <source>multipart/related; type="application/dicom"; transfer-syntax=*</source>
+        <translation>multipart/related; type="application/dicom"; transfer-syntax=*</translation>
+    </message>
+    <message>
         <source>n_conv_per_stage_encoder {blocks} must be a list of at most {max_stages} numbers.</source>
         <translation>n_conv_per_stage_encoder {blocks} muss eine Liste von höchstens {max_stages} Zahlen sein.</translation>
     </message>
@@ -2307,6 +2623,10 @@
         <translation>Netz {where}, rollende Basis {ring}</translation>
     </message>
     <message>
+        <source>no SOPInstanceUID</source>
+        <translation>keine SOPInstanceUID</translation>
+    </message>
+    <message>
         <source>no fold</source>
         <translation>kein Fold</translation>
     </message>
@@ -2321,6 +2641,10 @@
     <message>
         <source>no trainer of nnU-Net builds this {name}: nnU-Net takes the size of a Primus from its trainers, and not from the plans. Export a bundle instead.</source>
         <translation>kein Trainer von nnU-Net baut dieses {name}: nnU-Net nimmt die Größe eines Primus von seinen Trainern, nicht aus den Plänen. Exportieren Sie stattdessen ein Paket.</translation>
+    </message>
+    <message>
+        <source>no type</source>
+        <translation>kein Typ</translation>
     </message>
     <message>
         <source>nonlin {nonlin} is not one of {nonlinearities} of torch.nn.</source>
@@ -2341,6 +2665,10 @@
     <message>
         <source>not needed</source>
         <translation>nicht nötig</translation>
+    </message>
+    <message>
+        <source>not sent</source>
+        <translation>nicht gesendet</translation>
     </message>
     <message>
         <source>not stated</source>
@@ -2411,6 +2739,10 @@
         <translation>Serie (SeriesInstanceUID)</translation>
     </message>
     <message>
+        <source>series of the study {study}</source>
+        <translation>Serien der Studie {study}</translation>
+    </message>
+    <message>
         <source>several models</source>
         <translation>mehrere Modelle</translation>
     </message>
@@ -2459,6 +2791,14 @@
         <translation>die Kanäle der ersten Stufe sind {first}; erwartet wurden 1 bis {max_features}.</translation>
     </message>
     <message>
+        <source>the date</source>
+        <translation>das Datum</translation>
+    </message>
+    <message>
+        <source>the description</source>
+        <translation>die Beschreibung</translation>
+    </message>
+    <message>
         <source>the description of the model {model} {error}</source>
         <translation>die Beschreibung des Modells {model} {error}</translation>
     </message>
@@ -2481,6 +2821,10 @@
     <message>
         <source>the image</source>
         <translation>das Bild</translation>
+    </message>
+    <message>
+        <source>the images{secret}</source>
+        <translation>die Bilder{secret}</translation>
     </message>
     <message>
         <source>the intensity properties of channel {channel} have a negative std, or percentiles in the wrong order.</source>
@@ -2515,6 +2859,10 @@
         <translation>das Manifest dieses Pakets</translation>
     </message>
     <message>
+        <source>the modalities</source>
+        <translation>die Modalitäten</translation>
+    </message>
+    <message>
         <source>the name of a layer, {name}, is missing, not a plain name, or used twice.</source>
         <translation>der Name einer Schicht, {name}, fehlt, ist kein einfacher Name oder kommt zweimal vor.</translation>
     </message>
@@ -2525,6 +2873,14 @@
     <message>
         <source>the path of a file</source>
         <translation>der Pfad einer Datei</translation>
+    </message>
+    <message>
+        <source>the patient ID</source>
+        <translation>die Patienten-ID</translation>
+    </message>
+    <message>
+        <source>the patient's name</source>
+        <translation>den Namen des Patienten</translation>
     </message>
     <message>
         <source>the result is not finite</source>
@@ -2545,6 +2901,10 @@
     <message>
         <source>the state of a {name}</source>
         <translation>der Zustand eines {name}</translation>
+    </message>
+    <message>
+        <source>the study</source>
+        <translation>die Studie</translation>
     </message>
     <message>
         <source>the table has {count} labels from {least} to {largest}</source>
@@ -2583,6 +2943,14 @@
         <translation>dort sind {most} GB RAM</translation>
     </message>
     <message>
+        <source>there is no DICOMweb service at this address. Give its root, such as http://localhost:8042/dicom-web</source>
+        <translation>unter dieser Adresse ist kein DICOMweb-Dienst. Geben Sie dessen Wurzel an, wie http://localhost:8042/dicom-web</translation>
+    </message>
+    <message>
+        <source>there is no DICOMweb service that stores at this address. Give its root, without /studies</source>
+        <translation>unter dieser Adresse ist kein DICOMweb-Dienst, der speichert. Geben Sie dessen Wurzel an, ohne /studies</translation>
+    </message>
+    <message>
         <source>there is no {key} in it</source>
         <translation>{key} fehlt darin</translation>
     </message>
@@ -2593,6 +2961,18 @@
     <message>
         <source>they take {found} channels, dataset.json has {shape}</source>
         <translation>sie nehmen {found} Kanäle, dataset.json hat {shape}</translation>
+    </message>
+    <message>
+        <source>this user may not see this. Ask the administrator of the archive</source>
+        <translation>dieser Benutzer darf das nicht sehen. Fragen Sie die Verwaltung des Archivs</translation>
+    </message>
+    <message>
+        <source>this user may not store here. Ask the administrator of the archive</source>
+        <translation>dieser Benutzer darf hier nicht speichern. Fragen Sie die Verwaltung des Archivs</translation>
+    </message>
+    <message>
+        <source>this user may not store it</source>
+        <translation>dieser Benutzer darf sie nicht speichern</translation>
     </message>
     <message>
         <source>three for each of its {declared} points</source>
@@ -2635,6 +3015,10 @@
         <translation>Wert, Name, Rot, Grün, Blau, Deckkraft</translation>
     </message>
     <message>
+        <source>which means nothing</source>
+        <translation>was nichts bedeutet</translation>
+    </message>
+    <message>
         <source>whole body</source>
         <translation>ganzer Körper</translation>
     </message>
@@ -2647,12 +3031,36 @@
         <translation>{addresses} lieferte eine andere Datei als am {day} (SHA-256 {digest}, damals {sha256}), deshalb wurde die neue nicht behalten. Wenn Sie eine Änderung erwartet haben, löschen Sie {place} und laden Sie noch einmal herunter.</translation>
     </message>
     <message>
+        <source>{address} answers with something else than a DICOM archive would (status {status_code}, {kind}). Give the root of its DICOMweb service, such as http://localhost:8042/dicom-web for Orthanc. {answer}</source>
+        <translation>{address} antwortet anders als ein DICOM-Archiv (Status {status_code}, {kind}). Geben Sie die Wurzel des DICOMweb-Dienstes an, wie http://localhost:8042/dicom-web bei Orthanc. {answer}</translation>
+    </message>
+    <message>
+        <source>{address} answers with something that cannot be decompressed ({error}). Tell its administrator.</source>
+        <translation>{address} antwortet mit etwas, das sich nicht entpacken lässt ({error}). Sagen Sie es der Verwaltung des Archivs.</translation>
+    </message>
+    <message>
+        <source>{address} answers with status {status_code}</source>
+        <translation>{address} antwortet mit Status {status_code}</translation>
+    </message>
+    <message>
+        <source>{address} answers with status {status}: {said}. {answer}</source>
+        <translation>{address} antwortet mit Status {status}: {said}. {answer}</translation>
+    </message>
+    <message>
         <source>{address} asks for a token. {token_hint}</source>
         <translation>{address} verlangt ein Token. {token_hint}</translation>
     </message>
     <message>
+        <source>{address} cannot be asked ({error}). Check the address, and the proxy in the environment variables HTTPS_PROXY, HTTP_PROXY and ALL_PROXY.</source>
+        <translation>{address} kann nicht gefragt werden ({error}). Prüfen Sie die Adresse und den Proxy in den Umgebungsvariablen HTTPS_PROXY, HTTP_PROXY und ALL_PROXY.</translation>
+    </message>
+    <message>
         <source>{address} cannot be asked ({said}). Check the address.</source>
         <translation>{address} kann nicht gefragt werden ({said}). Prüfen Sie die Adresse.</translation>
+    </message>
+    <message>
+        <source>{address} cannot be reached ({said}). Check host and port, and whether the archive runs.</source>
+        <translation>{address} ist nicht erreichbar ({said}). Prüfen Sie Host und Port, und ob das Archiv läuft.</translation>
     </message>
     <message>
         <source>{address} cannot be reached ({said}). Check host and port, and whether the server runs.</source>
@@ -2661,6 +3069,14 @@
     <message>
         <source>{address} could not be reached, or the connection was lost ({error}). {have} bytes have arrived and are kept. Check the network and download again to get the rest, or get the file in another way and save it as {target}.</source>
         <translation>{address} war nicht erreichbar, oder die Verbindung ist abgebrochen ({error}). {have} Bytes sind angekommen und bleiben erhalten. Prüfen Sie das Netz und laden Sie den Rest noch einmal herunter, oder besorgen Sie die Datei anders und speichern Sie sie als {target}.</translation>
+    </message>
+    <message>
+        <source>{address} did not answer, or the connection was lost ({error}). Try again.</source>
+        <translation>{address} hat nicht geantwortet, oder die Verbindung ging verloren ({error}). Versuchen Sie es noch einmal.</translation>
+    </message>
+    <message>
+        <source>{address} did not answer, or the connection was lost ({said}). Whether it has stored the files is not known. Send them again: archives keep one copy.</source>
+        <translation>{address} hat nicht geantwortet, oder die Verbindung ging verloren ({said}). Ob die Dateien gespeichert sind, ist nicht bekannt. Senden Sie sie noch einmal: Archive behalten ein Exemplar.</translation>
     </message>
     <message>
         <source>{address} does not answer for now (status {status}). {message}</source>
@@ -2715,6 +3131,10 @@
         <translation>{address} ist kein Server von ClassScaleSeg ({found}). Prüfen Sie Rechner und Port.</translation>
     </message>
     <message>
+        <source>{address} is not an address of a DICOM archive. Give the root of its DICOMweb service, such as https://pacs.example.org/dicom-web.</source>
+        <translation>{address} ist keine Adresse eines DICOM-Archivs. Geben Sie die Wurzel seines DICOMweb-Dienstes an, wie https://pacs.example.org/dicom-web.</translation>
+    </message>
+    <message>
         <source>{address} is not an address of a file. It must start with https:// or http:// and contain no space.</source>
         <translation>{address} ist keine Adresse einer Datei. Sie muss mit https:// oder http:// beginnen und darf kein Leerzeichen enthalten.</translation>
     </message>
@@ -2733,6 +3153,14 @@
     <message>
         <source>{address} leads through more than {redirects} redirects, which were not followed. Give the address of the file itself.</source>
         <translation>{address} führt über mehr als {redirects} Weiterleitungen, die nicht verfolgt wurden. Geben Sie die Adresse der Datei selbst an.</translation>
+    </message>
+    <message>
+        <source>{address} leads to {target}, where nothing was asked. Give the address of the archive itself; if that is it, the archive may ask for a login.</source>
+        <translation>{address} führt zu {target}; dort wurde nichts gefragt. Geben Sie die Adresse des Archivs selbst an; ist sie das, verlangt das Archiv vielleicht eine Anmeldung.</translation>
+    </message>
+    <message>
+        <source>{address} leads to {target}, where nothing was sent. Give the address of the archive itself; if that is it, the archive may ask for a login.</source>
+        <translation>{address} führt zu {target}; dorthin wurde nichts gesendet. Geben Sie die Adresse des Archivs selbst an; ist sie das, verlangt das Archiv vielleicht eine Anmeldung.</translation>
     </message>
     <message>
         <source>{address} leads to {target}, where nothing was sent. Give the address of the server itself.</source>
@@ -2795,6 +3223,14 @@
         <translation>{address} würde {size} Bytes senden, mehr als das Ergebnis haben kann. Es wurde nichts geholt.</translation>
     </message>
     <message>
+        <source>{address} {what} (status 401). Give --user and the password, or a token in the environment variable CLASSSCALESEG_DICOM_TOKEN.</source>
+        <translation>{address} {what} (Status 401). Geben Sie Benutzer und Passwort oder ein Token ein.</translation>
+    </message>
+    <message>
+        <source>{address}: no trusted encrypted connection ({said}). Check the address; if the archive has a certificate of your own network, name its file in the environment variable REQUESTS_CA_BUNDLE.</source>
+        <translation>{address}: keine vertrauenswürdige verschlüsselte Verbindung ({said}). Prüfen Sie die Adresse; hat das Archiv ein Zertifikat Ihres eigenen Netzes, so wählen Sie dessen Datei in der Zeile „Zertifikat“.</translation>
+    </message>
+    <message>
         <source>{address}: the connection was lost (nothing arrives).</source>
         <translation>{address}: Die Verbindung ist abgebrochen (nichts kommt an).</translation>
     </message>
@@ -2809,6 +3245,10 @@
     <message>
         <source>{address}: the connection was lost ({said}).</source>
         <translation>{address}: Die Verbindung ist abgebrochen ({said}).</translation>
+    </message>
+    <message>
+        <source>{address}: the proxy failed ({said}). Correct the environment variables HTTPS_PROXY and HTTP_PROXY, or name the archive in NO_PROXY.</source>
+        <translation>{address}: Der Proxy hat versagt ({said}). Korrigieren Sie die Umgebungsvariablen HTTPS_PROXY und HTTP_PROXY, oder nennen Sie das Archiv in NO_PROXY.</translation>
     </message>
     <message>
         <source>{address}: the proxy failed ({said}). Correct the environment variables HTTPS_PROXY and HTTP_PROXY, or name the server in NO_PROXY.</source>
@@ -3267,6 +3707,10 @@
         <translation>{file} ist beschädigt ({error}): Besorgen Sie die Datei noch einmal.</translation>
     </message>
     <message>
+        <source>{file} is damaged or gone ({error}), so it was not sent. Export it again.</source>
+        <translation>{file} ist beschädigt oder fort ({error}) und wurde deshalb nicht gesendet. Exportieren Sie die Datei noch einmal.</translation>
+    </message>
+    <message>
         <source>{file} is damaged: a sequence has something else than items. Export it again.</source>
         <translation>{file} ist beschädigt: Eine Sequenz hat etwas anderes als Items. Exportieren Sie die Datei noch einmal.</translation>
     </message>
@@ -3381,6 +3825,10 @@
     <message>
         <source>{file} is taken to have no slices between.</source>
         <translation>{file} hat dazwischen vermutlich keine Schichten.</translation>
+    </message>
+    <message>
+        <source>{file} is too large: to send it takes {need} GiB of memory, and {free} GiB are free. Close other programs.</source>
+        <translation>{file} ist zu groß: Das Senden braucht {need} GiB Speicher, und {free} GiB sind frei. Schließen Sie andere Programme.</translation>
     </message>
     <message>
         <source>{file} is truncated: its compressed data have no end. Copy or export it again.</source>
@@ -3519,12 +3967,20 @@
         <translation>{folder} ist kein temporärer Ordner von ClassScaleSeg und würde am Ende gelöscht. Geben Sie einen anderen Ordner an.</translation>
     </message>
     <message>
+        <source>{folder}: less than {disk_reserve} GiB is free on the disk. Make room there, or choose another folder. What is there already is not fetched again.</source>
+        <translation>{folder}: Auf der Festplatte sind weniger als {disk_reserve} GiB frei. Schaffen Sie dort Platz, oder wählen Sie einen anderen Ordner. Was schon da ist, wird nicht noch einmal geholt.</translation>
+    </message>
+    <message>
         <source>{found}. At the model's spacing, {target} mm, this is a grid of {grid} voxels: nothing is left to segment. Is the unit right? A header in metres or micrometres must be changed to millimetres.</source>
         <translation>{found}. Beim Voxelabstand des Modells, {target} mm, ist das ein Gitter von {grid} Voxeln: Nichts bleibt zu segmentieren. Stimmt die Einheit? Ein Header in Metern oder Mikrometern muss auf Millimeter geändert werden.</translation>
     </message>
     <message>
         <source>{given} is not text in UTF-8, as the list of models is. Rename the model.</source>
         <translation>{given} ist kein Text in UTF-8 wie die Liste der Modelle. Benennen Sie das Modell um.</translation>
+    </message>
+    <message>
+        <source>{here} of {expected} images are there.</source>
+        <translation>{here} von {expected} Bildern sind da.</translation>
     </message>
     <message>
         <source>{host_bytes} GB of RAM</source>
@@ -3641,6 +4097,10 @@
     <message>
         <source>{kind} is no kind of DICOM segmentation. Choose {kinds}.</source>
         <translation>{kind} ist keine Art von DICOM-Segmentierung. Wählen Sie {kinds}.</translation>
+    </message>
+    <message>
+        <source>{known} and {file} differ, but have the same identifier (SOPInstanceUID), of which an archive keeps one. Leave one of them out.</source>
+        <translation>{known} und {file} unterscheiden sich, haben aber denselben Bezeichner (SOPInstanceUID), von dem ein Archiv nur eine behält. Lassen Sie eine davon weg.</translation>
     </message>
     <message>
         <source>{label_image} is a structure set, which has contours and no voxels. Give another format; the command classscaleseg compare reads structure sets.</source>
@@ -4023,6 +4483,10 @@
         <translation>{rank_entry} ist {rank}; erwartet wurde eine ganze Zahl von 1 bis {classes}, der Zahl der Klassen.</translation>
     </message>
     <message>
+        <source>{reasons} more faults are not listed.</source>
+        <translation>{reasons} weitere Fehler sind nicht genannt.</translation>
+    </message>
+    <message>
         <source>{reports} would refer to a DICOM segmentation, and none is written. Add -o NAME{dicom_suffix}, or write the statistics as .csv or .xlsx.</source>
         <translation>{reports} würde sich auf eine DICOM-Segmentierung beziehen, und keine wird geschrieben. Ergänzen Sie -o NAME{dicom_suffix}, oder schreiben Sie die Statistik als .csv oder .xlsx.</translation>
     </message>
@@ -4087,16 +4551,32 @@
         <translation>{source} braucht {channels} Kanäle, {sources} aber {counts}. Modelle, die dasselbe Bild segmentieren, müssen dieselben Kanäle haben; lassen Sie eines davon weg.</translation>
     </message>
     <message>
+        <source>{target} is kept, though the archive gives another file with its identifier. Delete it to get that one.</source>
+        <translation>{target} bleibt, obwohl das Archiv eine andere Datei mit diesem Bezeichner liefert. Löschen Sie die Datei, um jene zu bekommen.</translation>
+    </message>
+    <message>
         <source>{text} Its last output was: {last}</source>
         <translation>{text} Die letzte Ausgabe war: {last}</translation>
+    </message>
+    <message>
+        <source>{text} cannot be searched for (--{what}). Give 1 to {longest} letters without a backslash, or leave it out.</source>
+        <translation>Nach {text} kann nicht gesucht werden ({what}). Geben Sie 1 bis {longest} Zeichen ohne Backslash ein, oder lassen Sie es weg.</translation>
     </message>
     <message>
         <source>{text} does not exist. Give a model folder, an exported zip, a bundle, or a model of the catalogue.</source>
         <translation>{text} existiert nicht. Geben Sie einen Modellordner, eine exportierte Zip-Datei, ein Paket oder ein Modell des Katalogs an.</translation>
     </message>
     <message>
+        <source>{text} ends before it begins. Write the earlier day first.</source>
+        <translation>{text} endet, bevor es beginnt. Schreiben Sie den früheren Tag zuerst.</translation>
+    </message>
+    <message>
         <source>{text} is in the catalogue already, as {name}.</source>
         <translation>{text} ist schon im Katalog, als {name}.</translation>
+    </message>
+    <message>
+        <source>{text} is neither a day nor a range of days. Write 20260131, 20260101-20260331, or 20260101- for all since then.</source>
+        <translation>{text} ist weder ein Tag noch ein Zeitraum. Schreiben Sie 20260131, 20260101-20260331, oder 20260101- für alle seitdem.</translation>
     </message>
     <message>
         <source>{text} is neither a file or folder nor a model of the catalogue. Did you mean {hint}? The command `classscaleseg models list` lists all models.</source>
@@ -4105,6 +4585,14 @@
     <message>
         <source>{text} is neither a file or folder nor a model of the catalogue. The command `classscaleseg models list` lists all models.</source>
         <translation>{text} ist weder eine Datei oder ein Ordner noch ein Modell des Katalogs. Der Befehl `classscaleseg models list` zeigt alle Modelle.</translation>
+    </message>
+    <message>
+        <source>{text} is not a modality. Give one as DICOM abbreviates it, such as CT, MR or SEG.</source>
+        <translation>{text} ist keine Modalität. Geben Sie eine an, wie DICOM sie abkürzt, etwa CT, MR oder SEG.</translation>
+    </message>
+    <message>
+        <source>{text} is not a unique identifier (UID) of a study or series: numbers with points between them, 64 letters at most. classscaleseg dicom find lists them.</source>
+        <translation>{text} ist kein Bezeichner (UID) einer Studie oder Serie: Zahlen mit Punkten dazwischen, höchstens 64 Zeichen.</translation>
     </message>
     <message>
         <source>{text}, {islands} island removed</source>
@@ -4129,6 +4617,10 @@
     <message>
         <source>{uploads} images of this token are here already. Remove some, or wait until jobs have ended.</source>
         <translation>{uploads} Bilder dieses Tokens sind schon hier. Entfernen Sie einige, oder warten Sie, bis Aufträge enden.</translation>
+    </message>
+    <message>
+        <source>{url} answers with more than {largest} MiB, as no DICOM archive does (status {status_code}). Give the root of its DICOMweb service{more}.</source>
+        <translation>{url} antwortet mit mehr als {largest} MiB, was kein DICOM-Archiv tut (Status {status_code}). Geben Sie die Wurzel seines DICOMweb-Dienstes an{more}.</translation>
     </message>
     <message>
         <source>{value} already exists. Allow overwriting (--overwrite), or choose another name.</source>
@@ -4161,6 +4653,10 @@
     <message>
         <source>{value} cannot be read ({strerror}).</source>
         <translation>{value} kann nicht gelesen werden ({strerror}).</translation>
+    </message>
+    <message>
+        <source>{value} cannot be read ({strerror}). Correct its name, or leave it out.</source>
+        <translation>{value} ist nicht lesbar ({strerror}). Korrigieren Sie den Namen, oder lassen Sie es weg.</translation>
     </message>
     <message>
         <source>{value} cannot be read as a DICOM segmentation, to which the report would refer. Give the .seg.dcm that was written from this result.</source>
@@ -4407,6 +4903,10 @@
         <translation>{value} würde {source} ersetzen, woraus es entsteht. Wählen Sie einen anderen Namen.</translation>
     </message>
     <message>
+        <source>{value} {what}. Name a .dcm file, or the folder of a series.</source>
+        <translation>{value} {what}. Nennen Sie eine .dcm-Datei oder den Ordner einer Serie.</translation>
+    </message>
+    <message>
         <source>{value}: a report in DICOM refers to a DICOM segmentation. Write one from the same result and give its file (segmentation=...), or write .csv or .xlsx.</source>
         <translation>{value}: Ein Bericht in DICOM bezieht sich auf eine DICOM-Segmentierung. Schreiben Sie eine aus demselben Ergebnis und geben Sie ihre Datei an (segmentation=...), oder schreiben Sie .csv oder .xlsx.</translation>
     </message>
@@ -4504,6 +5004,306 @@
     <message>
         <source>The scene was closed, so the segmentation was stopped.</source>
         <translation>Die Szene wurde geschlossen, daher wurde die Segmentierung abgebrochen.</translation>
+    </message>
+</context>
+<context>
+    <name>archives.access</name>
+    <message>
+        <source>&amp;Address:</source>
+        <translation>&amp;Adresse:</translation>
+    </message>
+    <message>
+        <source>&amp;User:</source>
+        <translation>&amp;Benutzer:</translation>
+    </message>
+    <message>
+        <source>Certi&amp;ficate:</source>
+        <translation>Zerti&amp;fikat:</translation>
+    </message>
+    <message>
+        <source>Certificate file</source>
+        <translation>Zertifikatsdatei</translation>
+    </message>
+    <message>
+        <source>Choose the certificate file</source>
+        <translation>Zertifikatsdatei wählen</translation>
+    </message>
+    <message>
+        <source>Enter the address of the archive.</source>
+        <translation>Geben Sie die Adresse des Archivs ein.</translation>
+    </message>
+    <message>
+        <source>Enter user and password in their own fields, not in the address.</source>
+        <translation>Geben Sie Benutzer und Passwort in ihre eigenen Felder ein, nicht in die Adresse.</translation>
+    </message>
+    <message>
+        <source>Forget</source>
+        <translation>Vergessen</translation>
+    </message>
+    <message>
+        <source>Forget archive</source>
+        <translation>Archiv vergessen</translation>
+    </message>
+    <message>
+        <source>Forget this address and its password or token.</source>
+        <translation>Diese Adresse und ihr Passwort oder Token vergessen.</translation>
+    </message>
+    <message>
+        <source>Forget {address}, and its password or token?</source>
+        <translation>{address} und das Passwort oder Token dazu vergessen?</translation>
+    </message>
+    <message>
+        <source>In the keyring of the system; without one, in a file that only you can read. Not in the scene.</source>
+        <translation>Im Schlüsselbund des Systems; ohne einen in einer Datei, die nur Sie lesen können. Nicht in der Szene.</translation>
+    </message>
+    <message>
+        <source>Keep it on this computer</source>
+        <translation>Auf diesem Computer aufbewahren</translation>
+    </message>
+    <message>
+        <source>Pass&amp;word or token:</source>
+        <translation>Pass&amp;wort oder Token:</translation>
+    </message>
+    <message>
+        <source>The root of the archive's DICOMweb service. Its administrator knows it.</source>
+        <translation>Die Wurzel des DICOMweb-Dienstes des Archivs. Wer das Archiv verwaltet, kennt sie.</translation>
+    </message>
+    <message>
+        <source>as before</source>
+        <translation>wie bisher</translation>
+    </message>
+    <message>
+        <source>empty with a token</source>
+        <translation>leer bei einem Token</translation>
+    </message>
+    <message>
+        <source>if the archive asks for one</source>
+        <translation>falls das Archiv danach fragt</translation>
+    </message>
+    <message>
+        <source>if this computer does not trust it</source>
+        <translation>wenn dieser Computer ihm nicht vertraut</translation>
+    </message>
+</context>
+<context>
+    <name>archives.criteria</name>
+    <message>
+        <source>&amp;Description:</source>
+        <translation>Be&amp;schreibung:</translation>
+    </message>
+    <message>
+        <source>&amp;Modality:</source>
+        <translation>&amp;Modalität:</translation>
+    </message>
+    <message>
+        <source>A part of the description of the study.</source>
+        <translation>Ein Teil der Beschreibung der Studie.</translation>
+    </message>
+    <message>
+        <source>Letter by letter; * stands for any letters.</source>
+        <translation>Buchstabe für Buchstabe; * steht für beliebige Zeichen.</translation>
+    </message>
+    <message>
+        <source>Parts of the name, in the order of the name: first the family name.</source>
+        <translation>Teile des Namens, in seiner Reihenfolge: zuerst der Familienname.</translation>
+    </message>
+    <message>
+        <source>Patient's &amp;ID:</source>
+        <translation>Patienten-&amp;ID:</translation>
+    </message>
+    <message>
+        <source>Patient's &amp;name:</source>
+        <translation>&amp;Name:</translation>
+    </message>
+    <message>
+        <source>Study f&amp;rom:</source>
+        <translation>Studie &amp;von:</translation>
+    </message>
+    <message>
+        <source>Study un&amp;til:</source>
+        <translation>S&amp;tudie bis:</translation>
+    </message>
+    <message>
+        <source>The search ends before it begins. Enter the earlier day first.</source>
+        <translation>Die Suche endet, bevor sie beginnt. Geben Sie den früheren Tag zuerst ein.</translation>
+    </message>
+    <message>
+        <source>{text} is not a day. Write it as 2026-01-31, or leave it out.</source>
+        <translation>{text} ist kein Tag. Schreiben Sie ihn wie 31.01.2026, oder lassen Sie ihn weg.</translation>
+    </message>
+</context>
+<context>
+    <name>archives.fetching</name>
+    <message>
+        <source>Cancel</source>
+        <translation>Abbrechen</translation>
+    </message>
+    <message>
+        <source>Cancelled.</source>
+        <translation>Abgebrochen.</translation>
+    </message>
+    <message>
+        <source>Choose the folder</source>
+        <translation>Ordner wählen</translation>
+    </message>
+    <message>
+        <source>Choose the folder to which the series are fetched; give its whole path.</source>
+        <translation>Wählen Sie den Ordner, in den die Serien geholt werden, mit seinem ganzen Pfad.</translation>
+    </message>
+    <message>
+        <source>Close</source>
+        <translation>Schließen</translation>
+    </message>
+    <message>
+        <source>F&amp;older:</source>
+        <translation>&amp;Ordner:</translation>
+    </message>
+    <message>
+        <source>Fetch</source>
+        <translation>Holen</translation>
+    </message>
+    <message>
+        <source>Fetching series {number} of {count}: {done} images</source>
+        <translation>Serie {number} von {count} wird geholt: {done} Bilder</translation>
+    </message>
+    <message>
+        <source>Fetching series {number} of {count}: {done} of {total} images</source>
+        <translation>Serie {number} von {count} wird geholt: {done} von {total} Bildern</translation>
+    </message>
+    <message>
+        <source>Finds series in an archive (PACS) by DICOMweb, and fetches them. What you search for is sent to the archive. The files have names and dates of patients: choose a folder that others cannot read.</source>
+        <translation>Findet Serien in einem Archiv (PACS) über DICOMweb und holt sie. Wonach Sie suchen, wird an das Archiv gesendet. In den Dateien stehen Namen und Daten von Patienten: Wählen Sie einen Ordner, den andere nicht lesen können.</translation>
+    </message>
+    <message>
+        <source>Folder for the series</source>
+        <translation>Ordner für die Serien</translation>
+    </message>
+    <message>
+        <source>From an archive</source>
+        <translation>Aus einem Archiv</translation>
+    </message>
+    <message>
+        <source>Images</source>
+        <translation>Bilder</translation>
+    </message>
+    <message>
+        <source>Let the archive decompress images</source>
+        <translation>Das Archiv die Bilder entpacken lassen</translation>
+    </message>
+    <message>
+        <source>No study is like that. Some archives compare upper and lower case, and accents of names.</source>
+        <translation>Keine Studie ist so. Manche Archive unterscheiden bei Namen Groß- und Kleinschreibung und Akzente.</translation>
+    </message>
+    <message>
+        <source>Of {count} more, such as segmentations and reports, nothing can be segmented.</source>
+        <translation>{count} weitere, wie Segmentierungen und Befunde, lassen sich nicht segmentieren.</translation>
+    </message>
+    <message>
+        <source>One series is there, and in the list of volumes.</source>
+        <translation>Eine Serie ist da und steht in der Liste der Bilddatensätze.</translation>
+    </message>
+    <message>
+        <source>Patient</source>
+        <translation>Patient</translation>
+    </message>
+    <message>
+        <source>Progress</source>
+        <translation>Fortschritt</translation>
+    </message>
+    <message>
+        <source>Search</source>
+        <translation>Suchen</translation>
+    </message>
+    <message>
+        <source>Search in what was found</source>
+        <translation>Im Gefundenen suchen</translation>
+    </message>
+    <message>
+        <source>Searching</source>
+        <translation>Suche läuft</translation>
+    </message>
+    <message>
+        <source>Series</source>
+        <translation>Serie</translation>
+    </message>
+    <message>
+        <source>Starting</source>
+        <translation>Start läuft</translation>
+    </message>
+    <message>
+        <source>State</source>
+        <translation>Stand</translation>
+    </message>
+    <message>
+        <source>Study</source>
+        <translation>Studie</translation>
+    </message>
+    <message>
+        <source>There are {count} more messages; the states of the series are in the table.</source>
+        <translation>Es gibt {count} weitere Meldungen; die Zustände der Serien stehen in der Tabelle.</translation>
+    </message>
+    <message>
+        <source>What has arrived is kept: to go on, fetch the same series to the same folder.</source>
+        <translation>Was angekommen ist, bleibt erhalten: Um fortzufahren, holen Sie dieselben Serien in denselben Ordner.</translation>
+    </message>
+    <message>
+        <source>fetched</source>
+        <translation>geholt</translation>
+    </message>
+    <message>
+        <source>fetching</source>
+        <translation>wird geholt</translation>
+    </message>
+    <message>
+        <source>incomplete</source>
+        <translation>unvollständig</translation>
+    </message>
+    <message>
+        <source>not fetched</source>
+        <translation>nicht geholt</translation>
+    </message>
+    <message>
+        <source>waiting</source>
+        <translation>wartet</translation>
+    </message>
+    <message>
+        <source>without description</source>
+        <translation>ohne Beschreibung</translation>
+    </message>
+    <message>
+        <source>without name</source>
+        <translation>ohne Namen</translation>
+    </message>
+    <message>
+        <source>{count} series are there, and in the list of volumes.</source>
+        <translation>{count} Serien sind da und stehen in der Liste der Bilddatensätze.</translation>
+    </message>
+    <message>
+        <source>{count} series found. Tick those that you want.</source>
+        <translation>{count} Serien gefunden. Haken Sie an, welche Sie möchten.</translation>
+    </message>
+    <message>
+        <source>{name}: {fault}</source>
+        <translation>{name}: {fault}</translation>
+    </message>
+</context>
+<context>
+    <name>archives.known</name>
+    <message>
+        <source>Connection that is not encrypted</source>
+        <translation>Unverschlüsselte Verbindung</translation>
+    </message>
+    <message>
+        <source>The connection is NOT encrypted: others in the network could read all of it, and use the password.</source>
+        <translation>Die Verbindung ist NICHT verschlüsselt: Andere im Netz könnten alles mitlesen und das Passwort verwenden.</translation>
+    </message>
+    <message>
+        <source>Use this address, now and in future?</source>
+        <translation>Diese Adresse verwenden, jetzt und künftig?</translation>
+    </message>
+    <message>
+        <source>What you search for, images and the password or token are sent between this computer and:</source>
+        <translation>Wonach Sie suchen, Bilder und das Passwort oder Token gehen zwischen diesem Computer und folgender Adresse hin und her:</translation>
     </message>
 </context>
 <context>
@@ -4665,6 +5465,10 @@
     <message>
         <source>A proxy is between this computer and the network: set the environment variable HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT, restart Slicer, and try again. Or install from a folder of wheels.</source>
         <translation>Zwischen diesem Rechner und dem Netz steht ein Proxy: Setzen Sie die Umgebungsvariable HTTPS_PROXY auf http://USER:PASSWORD@HOST:PORT, starten Sie Slicer neu und versuchen Sie es noch einmal. Oder installieren Sie aus einem Ordner mit Wheels.</translation>
+    </message>
+    <message>
+        <source>Archives cannot be asked without these Python packages: {packages}. To install them, press the button again.</source>
+        <translation>Ohne diese Python-Pakete können Archive nicht gefragt werden: {packages}. Um sie zu installieren, drücken Sie die Schaltfläche noch einmal.</translation>
     </message>
     <message>
         <source>DICOM segmentations cannot be saved without these Python packages: {packages}. To install them, save again.</source>
@@ -5964,8 +6768,8 @@
         <translation>Bilddatensätze hinzufügen</translation>
     </message>
     <message>
-        <source>Add volumes of the scene, from the DICOM database, or of a folder of files.</source>
-        <translation>Bilddatensätze der Szene, aus der DICOM-Datenbank oder aus einem Ordner mit Dateien hinzufügen.</translation>
+        <source>Add volumes of the scene, from the DICOM database, of a folder of files, or from an archive.</source>
+        <translation>Bilddatensätze der Szene, aus der DICOM-Datenbank, aus einem Ordner mit Dateien oder aus einem Archiv hinzufügen.</translation>
     </message>
     <message>
         <source>All folders, patients and studies of the scene</source>
@@ -5986,6 +6790,10 @@
     <message>
         <source>Folder, patient or study of the scene</source>
         <translation>Ordner, Patient oder Studie der Szene</translation>
+    </message>
+    <message>
+        <source>From an archive...</source>
+        <translation>Aus einem Archiv...</translation>
     </message>
     <message>
         <source>Remove all</source>
