@@ -11,7 +11,8 @@ from ClassScaleSegLib.catalog.entries import LocateWith
 from ClassScaleSegLib.images.dicom.seg import UsedModel
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.reading import read_image
-from ClassScaleSegLib.scene.dicom import is_from_dicom, origin_of, remember_origin
+from ClassScaleSegLib.scene.dicom import frame_of_reference, is_from_dicom, origin_of, remember_origin
+from ClassScaleSegLib.scene.loading import load_image
 from ClassScaleSegLib.scene.results import save_segmentation, show_result
 from dicom_phantom import planes, write_frames, write_series
 from slicer_application import add_volume, module, slicer
@@ -107,6 +108,29 @@ def test_a_series_in_one_file_is_saved(scene, monkeypatch, tmp_path):
     assert Segmentation.from_image(tmp_path / "organs.seg.dcm").labels.any()
 
 
+def test_a_series_that_was_loaded_from_a_folder_is_saved_for_its_patient_alone(scene, tmp_path):
+    folder = write_series(
+        tmp_path / "series", planes(4, (7, 9)), PatientName="Dent^Arthur", FrameOfReferenceUID="1.2.3"
+    )
+    volume = load_image(scene, folder, "CT")
+    node = segmented(volume, slicer.util.arrayFromVolume(volume))
+    assert is_from_dicom(node) and frame_of_reference(volume) == "1.2.3"
+    save_segmentation(node, tmp_path / "organs.seg.dcm")
+    header = pydicom.dcmread(tmp_path / "organs.seg.dcm", stop_before_pixels=True)
+    assert str(header.PatientName) == "Dent^Arthur"
+    found, series = Segmentation.from_image(tmp_path / "organs.seg.dcm"), read_image(folder, 1)
+    assert np.array_equal(found.labels > 0, series.voxels[0] > 0)
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="from which CT was loaded, is gone"):
+        save_segmentation(node, tmp_path / "again.seg.dcm")
+    assert frame_of_reference(volume) == ""
+    write_series(tmp_path / "series", planes(4), PatientName="Prefect^Ford")
+    assert frame_of_reference(load_image(scene, folder, "CT without one")) == ""
+    with pytest.raises(OutputError, match="would get the patient of these"):
+        save_segmentation(node, tmp_path / "again.seg.dcm")
+    assert not (tmp_path / "again.seg.dcm").exists()
+
+
 def test_what_cannot_be_saved_as_dicom_is_told_and_leaves_the_file_that_was_there(scene, monkeypatch, tmp_path):
     out = tmp_path / "out" / "organs.seg.dcm"
     out.parent.mkdir()
@@ -127,7 +151,7 @@ def test_what_cannot_be_saved_as_dicom_is_told_and_leaves_the_file_that_was_ther
     refused("are not in Slicer's DICOM database any more")
     volume.RemoveAttribute("DICOM.instanceUIDs")
     assert not is_from_dicom(node) and not is_from_dicom(None)
-    refused("was not loaded from Slicer's DICOM database.*no patient and study.*or save .seg.nrrd")
+    refused("was not loaded from DICOM, so.*no patient and study.*or save .seg.nrrd")
     node.SetAndObserveTransformNodeID(scene.AddNewNodeByClass("vtkMRMLLinearTransformNode").GetID())
     refused("is under a transform")
 

@@ -1,4 +1,7 @@
-"""Save a segmentation node as DICOM, for the series in Slicer's DICOM database that its volume was loaded from."""
+"""Save a segmentation node as DICOM, for the series that its volume was loaded from.
+
+That is a series of Slicer's DICOM database, or one in a folder, which this module has loaded.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ import numpy as np
 
 from ..errors import ClassScaleError, OutputError
 from ..images.dicom.deflate import read_header
+from ..images.dicom.headers import is_dicom, visible_files
 from ..images.dicom.seg import KINDS, DicomSeg, UsedModel
-from ..images.dicom.source import read_source
+from ..images.dicom.source import SourceSeries, read_source
 from ..images.segmentation import Segmentation
 from ..labels.label import one_line
 
@@ -24,7 +28,15 @@ if TYPE_CHECKING:
     from ..images.counts import LabelVolume
 
 _INSTANCES = "DICOM.instanceUIDs"  # with which Slicer marks a volume that it has loaded from DICOM
+# with which this module marks one that it has loaded from a folder, and an image there: folders may get another patient
+_FOLDER, _INSTANCE = "ClassScaleSeg.SeriesFolder", "ClassScaleSeg.SeriesInstance"
 _ORIGIN = "ClassScaleSeg.Origin"
+
+
+def remember_folder(volume: vtkMRMLScalarVolumeNode, folder: Path) -> None:
+    """Note on a volume from which folder with a DICOM series it was loaded."""
+    volume.SetAttribute(_FOLDER, str(folder))
+    volume.SetAttribute(_INSTANCE, _instance_in(folder))
 
 
 def remember_origin(node: vtkMRMLSegmentationNode, models: Sequence[UsedModel], volumes: Iterable[LabelVolume]) -> None:
@@ -81,17 +93,20 @@ def _fingerprint(volumes: Iterable[LabelVolume]) -> str:
 
 
 def is_from_dicom(node: vtkMRMLSegmentationNode | None) -> bool:
-    """Return whether the volume of a segmentation was loaded from Slicer's DICOM database."""
+    """Return whether the volume of a segmentation was loaded from DICOM: Slicer's database, or a folder."""
     volume = None if node is None else _volume(node)
-    return volume is not None and bool(volume.GetAttribute(_INSTANCES))
+    return volume is not None and _is_from_dicom(volume)
 
 
 def frame_of_reference(volume: vtkMRMLScalarVolumeNode) -> str:
-    """Return the FrameOfReferenceUID of a volume; "" if it was not loaded from Slicer's DICOM database."""
-    if not volume.GetAttribute(_INSTANCES):
-        return ""
+    """Return the FrameOfReferenceUID of a volume; "" if it was not loaded from DICOM."""
     try:
-        header = read_header(_files(volume)[0])
+        if volume.GetAttribute(_INSTANCES):
+            header = read_header(_files(volume)[0])
+        elif _is_from_dicom(volume):
+            header = _source(volume).header
+        else:
+            return ""
     except (ClassScaleError, OSError):
         return ""
     return str(header.get("FrameOfReferenceUID") or "")
@@ -122,11 +137,10 @@ def save_dicom(
             "it again and segment it, or save .seg.nrrd."
         )
     name = volume.GetName()
-    if not volume.GetAttribute(_INSTANCES):
+    if not _is_from_dicom(volume):
         raise OutputError(
-            f"{name} was not loaded from Slicer's DICOM database, so a DICOM file of its segmentation would have no "
-            "patient and study. Import the series in the module DICOM, load it from there, and segment that volume; "
-            "or save .seg.nrrd."
+            f"{name} was not loaded from DICOM, so a DICOM file of its segmentation would have no patient and study. "
+            "Import the series in the module DICOM, load it from there, and segment that volume; or save .seg.nrrd."
         )
     models = origin_of(node)[0]
     if not models:
@@ -135,7 +149,7 @@ def save_dicom(
             "the module Data, right-click it and choose Export to DICOM."
         )
     edited = not unedited_result_of(node, volumes)
-    source = read_source(name, _files(volume))
+    source = _source(volume)
     geometry, turn = result.geometry.turned_like(source.geometry)
     labels, *more = (np.ascontiguousarray(turn.apply(layer)) for layer in result.layers)
     turned = Segmentation(labels, result.table, geometry, more_layers=tuple(more))
@@ -145,6 +159,41 @@ def save_dicom(
 
 def _volume(node: vtkMRMLSegmentationNode) -> vtkMRMLScalarVolumeNode | None:
     return node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+
+
+def _is_from_dicom(volume: vtkMRMLScalarVolumeNode) -> bool:
+    return bool(volume.GetAttribute(_INSTANCES) or volume.GetAttribute(_FOLDER))
+
+
+def _source(volume: vtkMRMLScalarVolumeNode) -> SourceSeries:
+    """Read the headers of the series that a volume was loaded from.
+
+    :raises OutputError: if its files are gone.
+    :raises ImageError: if they are no volume.
+    """
+    if volume.GetAttribute(_INSTANCES):
+        return read_source(volume.GetName(), _files(volume))
+    folder = Path(volume.GetAttribute(_FOLDER))
+    if not folder.is_dir():
+        raise OutputError(
+            f"{folder}, from which {volume.GetName()} was loaded, is gone, and a DICOM segmentation refers to its "
+            "files. Put them there again, or save .seg.nrrd."
+        )
+    if _instance_in(folder) != volume.GetAttribute(_INSTANCE):
+        raise OutputError(
+            f"{folder} has other files than when {volume.GetName()} was loaded from it, and a DICOM segmentation would "
+            "get the patient of these. Load the series again and segment it, or save .seg.nrrd."
+        )
+    return read_source(folder)
+
+
+def _instance_in(folder: Path) -> str:
+    """Return the SOPInstanceUID of the first DICOM file in a folder; "" if there is none that can be read."""
+    try:
+        file = next((file for file in visible_files(folder) if file.is_file() and is_dicom(file)), None)
+        return "" if file is None else str(read_header(file).get("SOPInstanceUID") or "")
+    except Exception:  # pydicom raises whatever a damaged header makes it raise
+        return ""
 
 
 def _files(volume: vtkMRMLScalarVolumeNode) -> list[Path]:

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import ImageError
 from ..images.reading import read_image, refuse_missing
 from ..images.seg_nrrd import index_to_ras
+from .dicom import remember_folder
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode, vtkMRMLScene
@@ -66,5 +67,6 @@ def _load_series(scene: vtkMRMLScene, path: Path, name: str) -> vtkMRMLScalarVol
     with slicer.util.NodeModify(node):
         node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(index_to_ras(image.geometry)))
         slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(image.voxels[0]))
+    remember_folder(node, path)  # its segmentation can be saved as DICOM
     node.CreateDefaultDisplayNodes()
     return node

@@ -3947,6 +3947,10 @@
         <translation>{folder} hat kein Volumen, das segmentiert werden kann, nur {found}. {folder2}</translation>
     </message>
     <message>
+        <source>{folder} has other files than when {value} was loaded from it, and a DICOM segmentation would get the patient of these. Load the series again and segment it, or save .seg.nrrd.</source>
+        <translation>{folder} hat andere Dateien als beim Laden von {value}, und eine DICOM-Segmentierung bekäme deren Patienten. Laden Sie die Serie noch einmal und segmentieren Sie sie, oder speichern Sie .seg.nrrd.</translation>
+    </message>
+    <message>
         <source>{folder} has the case {name} of this volume. Replace it (replace=True), or choose another folder.</source>
         <translation>{folder} enthält schon den Fall {name} dieses Bilddatensatzes. Ersetzen Sie ihn (replace=True), oder wählen Sie einen anderen Ordner.</translation>
     </message>
@@ -3965,6 +3969,10 @@
     <message>
         <source>{folder} is not a temporary folder of ClassScaleSeg, and would be removed at the end. Name another folder.</source>
         <translation>{folder} ist kein temporärer Ordner von ClassScaleSeg und würde am Ende gelöscht. Geben Sie einen anderen Ordner an.</translation>
+    </message>
+    <message>
+        <source>{folder}, from which {value} was loaded, is gone, and a DICOM segmentation refers to its files. Put them there again, or save .seg.nrrd.</source>
+        <translation>{folder}, woraus {value} geladen wurde, ist fort, und eine DICOM-Segmentierung verweist auf die Dateien darin. Legen Sie sie wieder dorthin, oder speichern Sie .seg.nrrd.</translation>
     </message>
     <message>
         <source>{folder}: less than {disk_reserve} GiB is free on the disk. Make room there, or choose another folder. What is there already is not fetched again.</source>
@@ -4375,8 +4383,8 @@
         <translation>{name} nimmt Bilder mit drei Dimensionen, aber patch_size {patch} hat {patch2}.</translation>
     </message>
     <message>
-        <source>{name} was not loaded from Slicer's DICOM database, so a DICOM file of its segmentation would have no patient and study. Import the series in the module DICOM, load it from there, and segment that volume; or save .seg.nrrd.</source>
-        <translation>{name} wurde nicht aus der DICOM-Datenbank von Slicer geladen, daher hätte eine DICOM-Datei der Segmentierung keinen Patienten und keine Studie. Importieren Sie die Serie im Modul DICOM, laden Sie sie von dort und segmentieren Sie dieses Bild; oder speichern Sie .seg.nrrd.</translation>
+        <source>{name} was not loaded from DICOM, so a DICOM file of its segmentation would have no patient and study. Import the series in the module DICOM, load it from there, and segment that volume; or save .seg.nrrd.</source>
+        <translation>{name} wurde nicht aus DICOM geladen, deshalb hätte eine DICOM-Datei der Segmentierung weder Patient noch Studie. Importieren Sie die Serie im Modul DICOM, laden Sie sie von dort und segmentieren Sie diesen Bilddatensatz; oder speichern Sie .seg.nrrd.</translation>
     </message>
     <message>
         <source>{name} was removed from the scene, so its segmentation was discarded.</source>
