@@ -23,7 +23,7 @@ from test_module_panel import wait_until
 from test_module_queue import states
 
 # isort: split
-from ClassScaleSegPanel.archives import fetching as module
+from ClassScaleSegPanel.archives.dialog import POLL_MILLISECONDS
 from ClassScaleSegPanel.archives.known import KnownArchive, known_archives, remember, secret_of
 from ClassScaleSegPanel.archives.words import panel_words
 
@@ -87,7 +87,9 @@ def rows(dialog):
 
 def test_what_is_found_is_listed_without_what_has_no_voxels(dialog, archive):
     assert not dialog.fetch_button.enabled and not dialog.cancel_button.enabled and dialog.bar.isHidden()
+    assert not dialog.access.forget_button.enabled
     said = searched(dialog, archive)
+    assert dialog.access.forget_button.enabled
     assert rows(dialog) == [
         ["Doe Jane", "2026-01-02 Chest", "CT: venous", "4"],
         ["Doe Jane", "2026-01-02 Chest", "CT: lung", "4"],
@@ -389,4 +391,4 @@ def test_enter_in_a_field_searches(dialog, archive):
     dialog.access.address.setEditText(archive.address)
     dialog.criteria.name.returnPressed.emit()
     ended(dialog)
-    assert len(rows(dialog)) == 3 and module.POLL_MILLISECONDS < 500
+    assert len(rows(dialog)) == 3 and POLL_MILLISECONDS < 500

@@ -207,7 +207,7 @@ def archive_dialog(panel: Any, application: Any) -> Any:
         study = f"2026-01-0{3 + number // 2} CT Abdomen"
         shown.found[str(number)] = FoundSeries(str(number), "1", name, study, f"CT: {title}", images)
     shown._states = {"0": ("fetched", (60, 160, 60)), "1": ("fetching", (60, 110, 200))}
-    shown.process, shown._fetching = SimpleNamespace(cancel=int, close=int), ("0", "1")
+    shown.process, shown._fetching = SimpleNamespace(cancel=int, close=int), True
     shown._list()
     shown.table.tick(["1"])
     shown._at, shown._count = 2, 2

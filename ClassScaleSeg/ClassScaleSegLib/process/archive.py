@@ -42,7 +42,8 @@ class ArchiveProcess(ChildProcess):
         ``--json`` prints it. Those that have come are there also if the process has failed or was cancelled. It has
         finished if the command has said something of each, also if some series or files did not pass.
     :param action: "find", "fetch" or "send".
-    :param words: further arguments. Paths must be absolute.
+    :param words: further arguments. Paths must be absolute. They can be set until :meth:`start`, so that files to send
+        can be in ``work_folder``.
     :param criteria: what is searched for: patient, name, date, modality, description, study.
     :param python: path of an interpreter; by default that of :func:`.child.default_python`.
     :raises OutputError: if the work folder cannot be made.
@@ -64,13 +65,13 @@ class ArchiveProcess(ChildProcess):
         trusted = {_CERTIFICATE: access.certificate} if access.certificate else {}
         super().__init__(python, {**secrets, **trusted})
         self.results: list[dict[str, Any]] = []
-        self._action, self._access, self._words, self._criteria = action, access, tuple(words), criteria
+        self._action, self._access, self.words, self._criteria = action, access, tuple(words), criteria
 
     def __str__(self) -> str:
         return " ".join(("classscaleseg", "dicom", self._action, self._access.address))
 
     def _command(self) -> list[str]:
-        words = ["--to" if self._action == "send" else "--from", self._access.address, *self._words]
+        words = ["--to" if self._action == "send" else "--from", self._access.address, *self.words]
         words += ["--user", self._access.user] * bool(self._access.user) + ["--insecure"] * self._access.insecure
         if self._criteria is not None:
             file = self.work_folder / "criteria.json"

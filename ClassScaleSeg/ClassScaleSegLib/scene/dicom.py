@@ -157,6 +157,17 @@ def save_dicom(
     turned.write(path, overwrite=True, source=DicomSeg(source, kind, models, tell, edited))
 
 
+def write_report(segmentation: Path, path: Path) -> None:
+    """Measure what a DICOM segmentation holds, and write a structured report that refers to it.
+
+    :param segmentation: a ``.seg.dcm`` that :func:`save_dicom` has written.
+    :param path: ``.sr.dcm``; replaced if it is there.
+    :raises ImageError: if the segmentation cannot be read.
+    :raises OutputError: if the report cannot be written.
+    """
+    Segmentation.from_image(segmentation).write_statistics(path, overwrite=True, segmentation=segmentation)
+
+
 def _volume(node: vtkMRMLSegmentationNode) -> vtkMRMLScalarVolumeNode | None:
     return node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
 

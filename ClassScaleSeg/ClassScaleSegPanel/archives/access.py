@@ -37,6 +37,7 @@ class AccessFields:
     def __init__(self, form: qt.QFormLayout) -> None:
         self._known: list[KnownArchive] = []
         self._used: tuple[KnownArchive, str] | None = None
+        self._on = True  # the fields can be changed
         self.address, self.keep = qt.QComboBox(), qt.QCheckBox()
         self.user, self.secret, self.certificate = (qt.QLineEdit() for _field in range(3))
         self.address.editable = True
@@ -112,8 +113,10 @@ class AccessFields:
     def enable(self, on: bool) -> None:
         """Let the fields be changed or not."""
         fields: tuple[Any, ...] = (self.address, self.user, self.secret, self.keep, self.certificate)
-        for widget in (*fields, self.forget_button, self._browse):
+        for widget in (*fields, self._browse):
             widget.enabled = on
+        self._on = on
+        self._allow_forgetting()
 
     def _is_known(self, archive: KnownArchive) -> bool:
         """Return whether this user has asked this archive before; of others no keyring is asked for a secret."""
@@ -154,7 +157,7 @@ class AccessFields:
 
     def _allow_forgetting(self) -> None:
         address = same_address(self.address.currentText)
-        self.forget_button.enabled = any(address == archive.address for archive in self._known)
+        self.forget_button.enabled = self._on and any(address == archive.address for archive in self._known)
 
     def _forget(self) -> None:
         address = same_address(self.address.currentText)

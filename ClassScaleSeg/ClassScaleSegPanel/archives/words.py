@@ -24,6 +24,15 @@ _WORDS = {
 }
 
 
+def day(date: str) -> str:
+    """Return a date of DICOM as people read it, or as it is if it is none.
+
+    >>> day("20260131"), day("2026.01.31")
+    ('2026-01-31', '2026.01.31')
+    """
+    return f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 and date.isdecimal() else date
+
+
 def panel_words(fault: str) -> str:
     """Return sentences of the library in the language of Slicer, which say what to do here, not in a terminal."""
     shown = translated(fault)

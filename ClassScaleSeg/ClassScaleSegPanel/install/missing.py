@@ -71,7 +71,8 @@ def is_installed(requirement: str) -> bool:
 
     importlib.invalidate_caches()
     wanted = Requirement(requirement)
-    if importlib.util.find_spec(wanted.name.lower()) is None:  # as modules are named, also that of XlsxWriter
+    # as modules are named, also those of XlsxWriter and dicomweb-client
+    if importlib.util.find_spec(wanted.name.lower().replace("-", "_")) is None:
         return False
     try:
         return wanted.specifier.contains(version(wanted.name), prereleases=True)

@@ -11,6 +11,7 @@ import slicer
 from ClassScaleSegLib.errors import ClassScaleError
 from slicer.i18n import tr as _
 
+from ..archives.sending import SendDialog
 from ..install.packages import ensure_dicom
 from ..state import PanelState, silent
 from ..widgets.keyboard import focused
@@ -79,6 +80,9 @@ class ResultPanel(StructureSection):
         for suffix, kind in _kinds().items():
             action = self.save_menu.addAction(kind + f" (*{suffix})...")
             action.connect("triggered(bool)", lambda on, suffix=suffix: self._save(suffix))
+        self.save_menu.addSeparator()
+        self.save_menu.addAction(_("Send to an archive...")).connect("triggered(bool)", lambda on: self._send())
+        self.sending = SendDialog()
         self.show(None, None)
 
     def show(
@@ -139,6 +143,7 @@ class ResultPanel(StructureSection):
     def forget(self, node: vtkMRMLNode | None) -> None:
         """Do not bring back a node that is removed, or correct it; ``None``: any."""
         self.correcting.forget(node)
+        self.sending.forget(node)
         if node is None or (self._replaced is not None and any(node is one for one in self._replaced)):
             self._replaced = None
             self.render()
@@ -179,6 +184,7 @@ class ResultPanel(StructureSection):
         self._soon.stop()
         self._watching.stop()
         self.correcting.close()
+        self.sending.end()
 
     def _choose(self, node: vtkMRMLSegmentationNode | None) -> None:
         if node is None:
@@ -239,6 +245,10 @@ class ResultPanel(StructureSection):
             tell_error(fault, _("The segmentation was not saved"))
         elif told:
             tell(" ".join(told), title)
+
+    def _send(self) -> None:
+        if self._state.node is not None:
+            self.sending.open(self._state.node)
 
     def _correct(self) -> None:
         node, segment_id = self._state.node, self.table.current()

@@ -332,8 +332,8 @@
         <translation>Den Vergleich als .csv-Datei oder als Excel-Arbeitsmappe speichern.</translation>
     </message>
     <message>
-        <source>Save the segmentation as a .seg.nrrd file or, if the volume comes from Slicer's DICOM database, as a .seg.dcm file. With hundreds of segments this is many times faster than Slicer's own writer.</source>
-        <translation>Die Segmentierung als .seg.nrrd-Datei speichern oder, wenn der Bilddatensatz aus der DICOM-Datenbank von Slicer stammt, als .seg.dcm-Datei. Bei Hunderten von Segmenten ist das um ein Vielfaches schneller als mit Slicer selbst.</translation>
+        <source>Save the segmentation as a .seg.nrrd file or, if the volume comes from DICOM, as a .seg.dcm file; or send it to an archive then. With hundreds of segments this is many times faster than Slicer's own writer.</source>
+        <translation>Die Segmentierung als .seg.nrrd-Datei speichern oder, wenn der Bilddatensatz aus DICOM stammt, als .seg.dcm-Datei; dann lässt sie sich auch an ein Archiv senden. Bei Hunderten von Segmenten geht das um ein Vielfaches schneller als mit Slicers eigenem Schreiber.</translation>
     </message>
     <message>
         <source>Save the segmentation, once it is corrected, with its volume as a case for training a network. An empty segment says that the image has no such structure; a structure without a segment may not have been drawn.</source>
@@ -5141,7 +5141,7 @@
     </message>
 </context>
 <context>
-    <name>archives.fetching</name>
+    <name>archives.dialog</name>
     <message>
         <source>Cancel</source>
         <translation>Abbrechen</translation>
@@ -5151,16 +5151,23 @@
         <translation>Abgebrochen.</translation>
     </message>
     <message>
+        <source>Close</source>
+        <translation>Schließen</translation>
+    </message>
+    <message>
+        <source>Progress</source>
+        <translation>Fortschritt</translation>
+    </message>
+</context>
+<context>
+    <name>archives.fetching</name>
+    <message>
         <source>Choose the folder</source>
         <translation>Ordner wählen</translation>
     </message>
     <message>
         <source>Choose the folder to which the series are fetched; give its whole path.</source>
         <translation>Wählen Sie den Ordner, in den die Serien geholt werden, mit seinem ganzen Pfad.</translation>
-    </message>
-    <message>
-        <source>Close</source>
-        <translation>Schließen</translation>
     </message>
     <message>
         <source>F&amp;older:</source>
@@ -5213,10 +5220,6 @@
     <message>
         <source>Patient</source>
         <translation>Patient</translation>
-    </message>
-    <message>
-        <source>Progress</source>
-        <translation>Fortschritt</translation>
     </message>
     <message>
         <source>Search</source>
@@ -5312,6 +5315,85 @@
     <message>
         <source>What you search for, images and the password or token are sent between this computer and:</source>
         <translation>Wonach Sie suchen, Bilder und das Passwort oder Token gehen zwischen diesem Computer und folgender Adresse hin und her:</translation>
+    </message>
+</context>
+<context>
+    <name>archives.sending</name>
+    <message>
+        <source>DICOM segmentation</source>
+        <translation>DICOM-Segmentierung</translation>
+    </message>
+    <message>
+        <source>Patient</source>
+        <translation>Patient</translation>
+    </message>
+    <message>
+        <source>RT structure set</source>
+        <translation>RT-Strukturdatensatz</translation>
+    </message>
+    <message>
+        <source>Report with the volumes, which refers to the DICOM segmentation</source>
+        <translation>Bericht mit den Volumina, der auf die DICOM-Segmentierung verweist</translation>
+    </message>
+    <message>
+        <source>Send to an archive</source>
+        <translation>An ein Archiv senden</translation>
+    </message>
+    <message>
+        <source>Send to {address}?</source>
+        <translation>An {address} senden?</translation>
+    </message>
+    <message>
+        <source>Send...</source>
+        <translation>Senden...</translation>
+    </message>
+    <message>
+        <source>Sending</source>
+        <translation>Wird gesendet</translation>
+    </message>
+    <message>
+        <source>Sends {name} as DICOM objects to an archive (PACS), by DICOMweb. They have name and ID of the patient, and belong to the study of the series that was segmented.</source>
+        <translation>Sendet {name} als DICOM-Objekte an ein Archiv (PACS), über DICOMweb. Sie tragen Namen und ID des Patienten und gehören zur Studie der Serie, die segmentiert wurde.</translation>
+    </message>
+    <message>
+        <source>Study</source>
+        <translation>Studie</translation>
+    </message>
+    <message>
+        <source>The DICOM objects cannot be written to {folder} ({reason}).</source>
+        <translation>Die DICOM-Objekte lassen sich nicht nach {folder} schreiben ({reason}).</translation>
+    </message>
+    <message>
+        <source>There is not enough memory to write the DICOM objects.</source>
+        <translation>Der Speicher reicht nicht, um die DICOM-Objekte zu schreiben.</translation>
+    </message>
+    <message>
+        <source>not sent</source>
+        <translation>nicht gesendet</translation>
+    </message>
+    <message>
+        <source>not stated</source>
+        <translation>nicht angegeben</translation>
+    </message>
+    <message>
+        <source>perhaps stored</source>
+        <translation>vielleicht gespeichert</translation>
+    </message>
+    <message>
+        <source>refused</source>
+        <translation>abgelehnt</translation>
+    </message>
+    <message>
+        <source>stored</source>
+        <translation>gespeichert</translation>
+    </message>
+    <message>
+        <source>stored, with changes or doubts</source>
+        <translation>gespeichert, mit Änderungen oder Zweifeln</translation>
+    </message>
+    <message>
+        <source>{title}: {value}</source>
+        <translation>{title}: {value}</translation>
     </message>
 </context>
 <context>
@@ -6292,6 +6374,10 @@
     <message>
         <source>Segmentation</source>
         <translation>Segmentierung</translation>
+    </message>
+    <message>
+        <source>Send to an archive...</source>
+        <translation>An ein Archiv senden...</translation>
     </message>
     <message>
         <source>Show 3D</source>
