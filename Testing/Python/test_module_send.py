@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 import pytest
-from archive_fixtures import no_credentials, server  # noqa: F401  (fixtures)
-from slicer_application import qt, slicer
+from archive_fixtures import no_credentials, server, shelf  # noqa: F401  (fixtures)
+from slicer_application import load_sample, qt, slicer
 from test_module_archive import SETTINGS, ended, no_keyring  # noqa: F401
 from test_module_compare import panel, scene, told  # noqa: F401
 from test_module_panel import wait_until
@@ -21,7 +22,7 @@ pytest.importorskip("highdicom")
 pytest.importorskip("dicomweb_client")
 
 from ClassScaleSegLib.scene.loading import load_image  # noqa: E402
-from dicom_phantom import planes, write_series  # noqa: E402
+from dicom_phantom import Plane, planes, write_series  # noqa: E402
 
 
 @pytest.fixture
@@ -205,3 +206,40 @@ def test_plain_http_to_another_machine_is_asked_about_before_anything_is_written
     dialog.send()
     assert len(answers) == 1 and "NOT encrypted" in answers[0] and asked == [] and dialog.process is None
     assert may_be_asked(KnownArchive(server.address)) and len(answers) == 1
+
+
+def test_the_whole_way_from_an_archive_and_back(panel, server, shelf, no_keyring, asked, tmp_path):
+    """A series is found, fetched, segmented under "Several volumes", and its result is sent."""
+    toy = load_sample("Toy")
+    voxels = slicer.util.arrayFromVolume(toy)[16:40, 16:40, 16:40]
+    slicer.mrmlScene.RemoveNode(toy)
+    facts = {"PatientName": "Dent^Arthur", "PatientID": "p-1", "FrameOfReferenceUID": "1.2.3", "Modality": "CT"}
+    place = [(0.0, 0.0, float(number)) for number in range(len(voxels))]
+    slices = [Plane(plane, at, spacing=(1.0, 1.0)) for plane, at in zip(voxels.astype(np.int16), place, strict=True)]
+    shelf.add(write_series(tmp_path / "stored", slices, **facts))
+    panel.archive.open()
+    panel.archive.access.address.setEditText(shelf.address)
+    panel.archive.search()
+    ended(panel.archive)
+    panel.archive.table.tick(panel.archive.table.keys())
+    panel.archive.folder.text = str(tmp_path / "fetched")
+    panel.archive.fetch()
+    ended(panel.archive)
+    panel.choose_models(("toy-120",))
+    panel.ui.applyButton.click()
+    wait_until(lambda: panel.state.run is None, 120)
+    assert panel.ui.statusLabel.text.startswith("Done: "), panel.ui.statusLabel.text
+    sending = panel.results.sending
+    sending.open(panel.state.node)
+    sending.access.address.setEditText(server.address)
+    for box in sending.kinds.values():
+        box.checked = True
+    sending.send()
+    ended(sending)
+    assert sending.status.text.count(": stored.") == 3 and "Patient: Dent Arthur, p-1" in asked[-1]
+    series = shelf.files[0][1]
+    for data in sent(server):
+        assert data.StudyInstanceUID == series.StudyInstanceUID and data.PatientID == "p-1"
+    (seg,) = (data for data in sent(server) if data.Modality == "SEG")
+    assert seg.FrameOfReferenceUID == "1.2.3" and "toy" in seg.SeriesDescription.lower()
+    assert {item.SeriesInstanceUID for item in seg.ReferencedSeriesSequence} == {series.SeriesInstanceUID}
