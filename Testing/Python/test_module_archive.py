@@ -21,6 +21,7 @@ from slicer_application import qt, slicer
 from test_module_compare import panel, scene, shown, told  # noqa: F401
 from test_module_panel import wait_until
 from test_module_queue import states
+from test_translations import english_words, german  # noqa: F401
 
 # isort: split
 from ClassScaleSegPanel.archives.dialog import POLL_MILLISECONDS
@@ -354,13 +355,13 @@ def test_a_file_of_secrets_that_is_damaged_is_said(dialog, archive):
 
 
 def test_no_sentence_on_archives_speaks_of_options_of_the_command():
-    german = translations.read(translations.FOLDER / "ClassScaleSeg_de.ts")
+    catalogue = translations.read(translations.FOLDER / "ClassScaleSeg_de.ts")
     said = {text for file in (sentences.MODULE / "ClassScaleSegLib" / "archive").glob("*.py")
             for text in sentences._templates(ast.parse(file.read_text(encoding="utf-8")))}  # fmt: skip
     assert len(said) > 100
     for text in said:
         in_english = panel_words(text.replace("--{what}", "--name"))
-        for words in (in_english, german[sentences.LIBRARY, text].text):
+        for words in (in_english, catalogue[sentences.LIBRARY, text].text):
             assert not re.search("--[a-z]|CLASSSCALESEG_|REQUESTS_CA|classscaleseg ", words), words
 
 
@@ -392,3 +393,21 @@ def test_enter_in_a_field_searches(dialog, archive):
     dialog.criteria.name.returnPressed.emit()
     ended(dialog)
     assert len(rows(dialog)) == 3 and POLL_MILLISECONDS < 500
+
+
+def test_both_dialogs_are_german_and_not_too_wide(panel, no_keyring, scene, german):
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Organe")
+    panel.archive.open()
+    panel.results.sending.open(node)
+    for dialog, width in ((panel.archive.dialog, 760), (panel.results.sending.dialog, 520)):
+        labels = [widget.text for widget in dialog.findChildren(qt.QLabel) if widget.buddy() is not None]
+        shortcuts = [text[text.index("&") + 1].lower() for text in labels]
+        assert len(set(shortcuts)) == len(shortcuts) >= 4
+        for widget in dialog.findChildren(qt.QWidget):
+            for name in ("text", "toolTip", "placeholderText", "accessibleName"):
+                value = widget.property(name)
+                assert not isinstance(value, str) or english_words(value) == [], value
+        qt.QApplication.processEvents()
+        assert dialog.minimumSizeHint().width() <= width
+    headers = [panel.archive.table.model.headerData(column, qt.Qt.Horizontal) for column in range(5)]
+    assert headers == ["Patient", "Studie", "Serie", "Bilder", "Stand"]
