@@ -51,6 +51,11 @@ def pip(monkeypatch, tmp_path):
     return given
 
 
+def test_a_package_whose_name_has_a_hyphen_is_found():
+    assert missing.is_installed("typing-extensions>=3") and not missing.is_installed("typing-extensions>=999")
+    assert not missing.is_installed("no-such-package")
+
+
 def test_packages_are_installed_from_a_folder_with_all_that_they_need(pip, tmp_path):
     folder = tmp_path / "wheels with a space"
     folder.mkdir()
