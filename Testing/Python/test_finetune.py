@@ -109,10 +109,26 @@ def test_one_command_collects_plans_preprocesses_trains_and_exports(steps, corre
     assert calls["preprocess"][1:] == ["-d", "1", "-c", "3d_fullres", "-np", "2"]
     # the model never saw mirrored images, and the labels alone do not tell left from right
     trained = ["1", "3d_fullres", "all", "-tr", "ClassScaleTrainer_5epochs_NoMirroring", "-device", "cpu"]
-    assert calls["train"][1:] == [*trained, "--c", "--no-validation", "-pretrained_weights", "toy-120"]
+    begun = ["--learning-rate", "0.001", "-pretrained_weights", "toy-120"]
+    assert calls["train"][1:] == [*trained, "--c", "--no-validation", *begun]
     assert calls["export"][-1] == "--licence=CC0-1.0" and "--overwrite" not in calls["export"]
     said = capsys.readouterr().out
     assert "[1/5] collect" in said and said.splitlines()[-1].startswith("Next: classscaleseg segment IMAGE -m ")
+
+
+def test_another_learning_rate_is_another_training_and_other_trainers_have_their_own(steps, corrected):
+    assert finetune(corrected) == 0 and steps.names == ALL
+    assert finetune(corrected, "--learning-rate", 0.0005, "--overwrite") == 0
+    (train,) = [call for call in steps.calls if call[0] == "train"]
+    assert train[train.index("--learning-rate") + 1] == "0.0005" and steps.names == ["collect", "train", "export"]
+    results = corrected.folder.parent / "mine.training" / "results"
+    one, other = sorted(folder.name for folder in results.iterdir())
+    assert other == f"{one}-0.0005"
+    assert finetune(corrected, "--trainer", "ClassScaleTrainer_1epoch", "--overwrite") == 0
+    (train,) = [call for call in steps.calls if call[0] == "train"]
+    assert "--learning-rate" not in train
+    with pytest.raises(SystemExit):
+        finetune(corrected, "--learning-rate", 0)
 
 
 def test_paths_that_windows_would_refuse_are_refused_before_anything_is_done(steps, corrected, capsys, monkeypatch):
@@ -128,7 +144,7 @@ def test_paths_that_windows_would_refuse_are_refused_before_anything_is_done(ste
     assert finetune(corrected, "--epochs", 5, "-device", "cpu") == 0
     (trained,) = (root / "results").glob("*/*/*/fold_all")
     assert len(str(trained.parent)) == len(str(root / folder)), "these are the folders that there are"
-    corrected.case("a_case_with_a_long_name_of_forty_letters", NAMES)
+    corrected.case("a_case_with_a_long_name" + 65 * "x", NAMES)
     corrected.case("b", NAMES)
     assert finetune(corrected, "--epochs", 5, "--fold", 0, "--overwrite") == ExitCode.OUTPUT
     assert finetune(corrected, "--epochs", 5, "--work", corrected.folder.parent / "w", "--overwrite") == 0

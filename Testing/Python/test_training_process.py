@@ -26,7 +26,7 @@ def test_the_whole_way_is_stopped_goes_on_and_compares_both_models(tmp_path, wri
     for case in "ab":
         training.case(case, {1: "organ 1", 2: "something new"})
     words = [str(training.folder), "-m", str(write_model()), "-o", str(output), "-device", "cpu", "--workers", "1"]
-    words += ["--trainer", "ClassScaleTrainer_test", "--fold", "0"]
+    words += ["--trainer", "ClassScaleTrainer_test", "--fold", "0", "--learning-rate", "0.003"]
 
     stages: list[str] = []
     before = psutil.Process().children(recursive=True)
@@ -59,6 +59,8 @@ def test_the_whole_way_is_stopped_goes_on_and_compares_both_models(tmp_path, wri
     assert any("The network begins with the weights of 1 of its 2 classes" in text for text in said)
     assert "Epoch 0" in said and Path(process.result["output"]) == output
     assert list(tmp_path.glob("mine.training/results/**/checkpoint_final.pth")) != []
+    logs = tmp_path.glob("mine.training/results/*-0.003/*/*/fold_0/training_log_*.txt")
+    assert any("Current learning rate: 0.003" in log.read_text() for log in logs)
     made = summarize(output)
     assert made.table.names == {0: "background", 1: "organ 1", 2: "something new"} and made.name == "mine"
 

@@ -41,8 +41,10 @@ from .finetune_report import JsonReport, Report
 from .path_lengths import refuse_long_paths, training_files
 from .planning_arguments import count
 from .splits import SPLITS, read_splits
+from .train_command import rate
 
 ID, EPOCHS = 1, 100
+RATE = 0.001  # a tenth of that with which nnU-Net begins: the weights are good already
 BEFORE, NOW = "before", "now"  # how the models are called that are compared
 _DATASET = f"Dataset{ID:03d}_Cases"  # short, as it is twice in paths, which Windows limits
 _STATE = 8  # letters of the name of a state
@@ -69,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--missing", choices=MISSING, help=f"{missing} (default: stop)")
     add("--overlap", choices=OVERLAP, help="which label wins where structures overlap (default: stop)")
     add("--corrected", action="store_true", help="leave out results of segment that nobody has changed")
+    add("--learning-rate", type=rate, metavar="RATE", help=f"of the first epoch (default: {RATE:g})")
     add("--workers", type=count, default=2, metavar="N", help="processes that read and prepare cases (default: 2)")
     add("--trainer", metavar="NAME", help="trainer of nnU-Net, instead of the one that labels and --epochs say")
     add("--name", help="name of the model (default: that of the bundle)")
@@ -206,7 +209,7 @@ def _finetune(options: argparse.Namespace, report: Report) -> int:
     device = usable_device(options.device).type
     begin = _Begin.read(options.model)
     work = _Work((options.work or output.with_suffix(".training")).resolve(), report)
-    _refuse_long_paths(work, begin, trainer if options.trainer else f"{trainer}_NoMirroring", options.fold, segmentations)
+    _refuse_long_paths(work, begin, trainer if options.trainer else f"{trainer}_NoMirroring", options, segmentations)
     try:
         work.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -219,8 +222,8 @@ def _finetune(options: argparse.Namespace, report: Report) -> int:
             state = _prepare(work, begin, options.workers)
             if options.trainer is None and (not begin.mirrored or _has_sides(work)):
                 trainer += "_NoMirroring"
-            results = work.root / "results" / state
-            trained = _learn(work, begin, results, trainer, options.fold, device)
+            results = work.root / "results" / _results_name(state, options)
+            trained = _learn(work, begin, results, trainer, device, options)
             work.step("export", _exported(options, work, trained), results)
         except _StepFailed as failed:
             return failed.code
@@ -311,12 +314,21 @@ def _prepare(work: _Work, begin: _Begin, workers: int) -> str:
     return state
 
 
-def _learn(work: _Work, begin: _Begin, results: Path, trainer: str, fold: str, device: str) -> Path:
+def _results_name(state: str, options: argparse.Namespace) -> str:
+    """Return the name of the folder of results: another learning rate is another training."""
+    return state if options.learning_rate is None else f"{state}-{options.learning_rate:g}"
+
+
+def _learn(work: _Work, begin: _Begin, results: Path, trainer: str, device: str, options: argparse.Namespace) -> Path:
     """Train a fold, or go on with it, if that is not done; return the folder of the training."""
+    fold, learning_rate = options.fold, options.learning_rate
+    if learning_rate is None and options.trainer is None:
+        learning_rate = RATE
     results.mkdir(parents=True, exist_ok=True)
     trained = results / _DATASET / _trained(begin, trainer)
     if not (trained / f"fold_{fold}" / _LAST).is_file():
         learn = [str(ID), begin.configuration, fold, "-tr", trainer, "-device", device, "--c", "--no-validation"]
+        learn += [] if learning_rate is None else ["--learning-rate", f"{learning_rate:g}"]
         work.step("train", [*learn, "-pretrained_weights", begin.named], results)
     return trained
 
@@ -348,14 +360,19 @@ def _trained(begin: _Begin, trainer: str) -> str:
     return f"{trainer}__{PLANS}__{begin.configuration}"
 
 
-def _refuse_long_paths(work: _Work, begin: _Begin, trainer: str, fold: str, segmentations: Path) -> None:
+def _refuse_long_paths(
+    work: _Work, begin: _Begin, trainer: str, options: argparse.Namespace, segmentations: Path
+) -> None:
     """Refuse a folder in which Windows refuses the paths of files.
 
     :param segmentations: folder with a file for each case.
     :raises OutputError: if there would be such a file.
     """
     names = segmentation_files(segmentations) if segmentations.is_dir() else ()
-    refuse_long_paths(work.root, training_files(_DATASET, "0" * _STATE, _trained(begin, trainer), fold, names))
+    refuse_long_paths(
+        work.root,
+        training_files(_DATASET, _results_name("0" * _STATE, options), _trained(begin, trainer), options.fold, names),
+    )
 
 
 def _exported(options: argparse.Namespace, work: _Work, trained: Path) -> list[str]:

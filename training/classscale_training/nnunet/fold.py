@@ -56,6 +56,8 @@ def _train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None)
         trainer = get_trainer_from_args(
             options.dataset_name_or_id, options.configuration, fold, options.tr, options.p, options.c, rank.device
         )
+    if options.learning_rate is not None:
+        trainer.initial_lr = options.learning_rate
     if isinstance(trainer, TrainerOfSeveral):
         trainer.check_preprocessed()
     if options.disable_checkpointing:

@@ -27,12 +27,22 @@ if TYPE_CHECKING:
     import torch
 
 
+def rate(text: str) -> float:
+    """Return a learning rate, for argparse."""
+    found = float(text)
+    if not 0 < found <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a learning rate: above 0 and at most 1")
+    return found
+
+
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of :func:`train`."""
     _add_training(parser)
     parser.add_argument(
         "-num_gpus", type=int, default=1, metavar="N", help="number of GPUs, or of processes on the CPU (default: 1)"
     )
+    text = "learning rate of the first epoch, from which it falls to 0 (default: that of the trainer)"
+    parser.add_argument("--learning-rate", type=rate, metavar="RATE", help=text)
     parser.add_argument("--disable_checkpointing", action="store_true", help="write no checkpoints")
     parser.add_argument("--no-validation", action="store_true", help="end after the training; `validate` can follow")
     parser.add_argument(
@@ -57,6 +67,7 @@ def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
         c=False,
         overwrite=False,
         num_gpus=1,
+        learning_rate=None,
         pretrained_weights=None,
         disable_checkpointing=False,
     )
