@@ -462,6 +462,13 @@ def sections() -> list[str]:
             "MICCAI 2012, the mean Dice of either result to the structures drawn by hand.",
             ("eight_bits", command("eight_bits") + " --head MODEL", with_bars()),
         ),
+        section(
+            "27. The learning rate of a fine-tuning",
+            "toy-120 is trained further on four volumes of its own 120 cells, for one epoch of 250 steps. The mean "
+            "Dice of two volumes that are not trained on, before and after, and how many cells became better and "
+            "worse by 0.001 or more. 0.01 is nnU-Net's rate, 0.001 that of `finetune`. One thread; one run each.",
+            ("finetune_rate", command("finetune_rate"), with_bars()),
+        ),
     ]
 
 
