@@ -28,6 +28,7 @@ class Child:
 
     made: list[Path] = []
     error, kind = "", ""
+    seen = staticmethod(lambda: None)
 
     def __init__(self):
         self.job, self.result, self.error, self.kind = None, {"structures": 2}, Child.error, Child.kind
@@ -44,6 +45,7 @@ class Child:
 
     def start(self):
         Child.made.append(Path(self.job.images[0]))
+        Child.seen()
         assert all(file.suffix == ".dcm" for file in Child.made[-1].iterdir())
 
     def wait(self):
@@ -58,6 +60,7 @@ def child(monkeypatch, tmp_path_factory):
     folder = tmp_path_factory.mktemp("child")
     _, path, _ = written(folder, volume=planes())
     Child.folder, Child.content, Child.made, Child.error, Child.kind = folder, path.read_bytes(), [], "", ""
+    monkeypatch.setattr(Child, "seen", staticmethod(lambda: None))
     monkeypatch.setattr(dicom_watch, "SegmentationProcess", Child)
     return Child.made
 
@@ -176,6 +179,22 @@ def test_a_result_that_was_not_stored_is_sent_again_and_not_segmented_again(
     server.answer = None
     assert watch(shelf, server, tmp_path, "--once") == ExitCode.OK
     assert len(child) == 1 and record(tmp_path, uid)["state"] == "done" and record(tmp_path, uid)["reason"] == ""
+
+
+def test_images_that_the_archive_has_no_more_are_not_segmented_in_a_second_attempt(
+    shelf, server, given, uid, child, tmp_path
+):
+    Child.error = "Memory has run out."
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.SOME_FAILED
+    folder = tmp_path / "images" / uid
+    del shelf.files[0]  # it was of another patient
+    (folder / "1.2.3.dcm").write_bytes(b"half a file")
+    assert len(list(folder.iterdir())) == 5
+    there = []
+    Child.seen = lambda: there.extend(file.stem for file in folder.iterdir())
+    Child.error = ""
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.OK
+    assert sorted(there) == sorted(data.SOPInstanceUID for _, data in shelf.files)
 
 
 def test_an_archive_that_is_away_is_waited_for(shelf, server, given, uid, child, looks, tmp_path, capsys):

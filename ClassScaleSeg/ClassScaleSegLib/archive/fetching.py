@@ -46,6 +46,8 @@ class Fetched:
     :ivar expected: number of images, as the archive says; ``None`` if it does not.
     :ivar faults: sentences on what was not given, or was not taken.
     :ivar notices: sentences on what was fetched.
+    :ivar others: files of the folder that are none of the images that the archive has now: damaged ones, and those of
+        an earlier fetch that it does not list any more.
     """
 
     series: Series
@@ -56,6 +58,7 @@ class Fetched:
     expected: int | None = None
     faults: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    others: tuple[Path, ...] = ()
 
     @property
     def images(self) -> int:
@@ -122,9 +125,13 @@ class SeriesFetch:
 
     def _count(self) -> int:
         """Return how many images are there of those that the archive has."""
+        return len(self._of_the_archive())
+
+    def _of_the_archive(self) -> set[str]:
+        """Return the images that are there and that the archive has, as far as it says."""
         if len(self._listed) < (self.said.expected or 1):  # it does not list all
-            return len(self._there)
-        return len(self._there.keys() & set(self._listed))
+            return set(self._there)
+        return self._there.keys() & set(self._listed)
 
     def _look_at_folder(self) -> None:
         """Find out which images are there and whole. What is damaged is replaced when it comes again."""
@@ -266,6 +273,8 @@ class SeriesFetch:
         """Say what is missing and why, and what the pixels are."""
         said = self.said
         said.missing = tuple(self._missing())
+        others = (self._unusable | self._there.keys()) - self._of_the_archive()
+        said.others = tuple(said.folder / f"{name}.dcm" for name in sorted(others))
         if odd := self._unusable - self._there.keys():
             said.notices.append(f"The folder has files that are damaged, or not of this series: {len(odd)}.")
         reasons = list(dict.fromkeys(self._reasons))

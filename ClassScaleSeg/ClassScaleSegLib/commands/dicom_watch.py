@@ -8,6 +8,7 @@ import math
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from ..archive.fetching import SeriesFetch
 from ..archive.files import find_dicom_files
 from ..archive.searching import MOST_LOOKED_THROUGH, Search, Series
 from ..archive.sending import send
-from ..errors import ArchiveError, ClassScaleError, ImageError, named
+from ..errors import ArchiveError, ClassScaleError, ImageError, OutputError, named, reason
 from ..files import refuse_unwritable_folder, replacing
 from ..images.dicom.seg import refuse_missing_highdicom
 from ..locking import locked
@@ -204,6 +205,7 @@ class _Watch:
         if not fetched.whole:
             faults = fetched.faults or [f"{fetched.images} of {fetched.expected or '?'} images came."]
             raise ArchiveError(" ".join(faults))
+        _remove(fetched.others)  # as of an attempt before the archive has deleted or moved images
         with SegmentationProcess() as process:
             made = process.work_folder / "result.seg.dcm"
             process.job = replace(self._job, images=(str(fetched.folder.resolve()),), output=made)
@@ -251,6 +253,18 @@ def _send(result: Path, target: Archive) -> None:
             raise ArchiveError(
                 f"{target.address} has not stored the result ({sent.state}). {sent.reason or ''}".strip()
             )
+
+
+def _remove(files: Sequence[Path]) -> None:
+    """Delete files.
+
+    :raises OutputError: if that is not possible.
+    """
+    for file in files:
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{file} cannot be deleted ({reason(error)}). Delete it.") from error
 
 
 def _now() -> str:
