@@ -119,6 +119,8 @@ def test_a_series_that_a_segmentation_cannot_refer_to_is_refused(tmp_path):
             read_source(source)
     with pytest.raises(OutputError, match="2 frames of reference"):
         read_source(series(tmp_path, but(planes(), 2, tags={"FrameOfReferenceUID": "1.2.3"})))
+    with pytest.raises(OutputError, match="several patients"):
+        read_source(series(tmp_path / "patients", but(planes(), 2, tags={"PatientID": "another"}), PatientID="one"))
     with pytest.raises(ImageError, match="some are missing"):
         read_source(write_series(tmp_path / "gap", without(planes(), 2)))
 

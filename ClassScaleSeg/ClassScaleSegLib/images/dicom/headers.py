@@ -36,7 +36,7 @@ _PIXELS = ("Rows", "Columns", "BitsStored", "PixelRepresentation", "PhotometricI
 _TAGS = (
     *_PIXELS,
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "Modality"),
-    *("StudyInstanceUID", "FrameOfReferenceUID"),
+    *("PatientID", "StudyInstanceUID", "FrameOfReferenceUID"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
     *("NumberOfFrames", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "SamplesPerPixel"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
@@ -73,6 +73,7 @@ class Slice:
     :ivar kind: SOPClassUID of the file; "" if not given.
     :ivar instance: SOPInstanceUID of the file.
     :ivar series: SeriesInstanceUID.
+    :ivar patient: PatientID; "" if not given.
     :ivar study: StudyInstanceUID; "" if not given.
     :ivar frame_of_reference: FrameOfReferenceUID; "" if not given.
     :ivar description: SeriesDescription.
@@ -98,6 +99,7 @@ class Slice:
     kind: str
     instance: str
     series: str
+    patient: str
     study: str
     frame_of_reference: str
     description: str
@@ -236,6 +238,7 @@ def slices_in(path: Path, dataset: Dataset) -> Iterator[Slice]:
             kind=kind,
             instance=file.text("SOPInstanceUID") or str(path),
             series=file.text("SeriesInstanceUID"),
+            patient=file.letters("PatientID"),
             study=file.text("StudyInstanceUID"),
             frame_of_reference=file.text("FrameOfReferenceUID"),
             description=file.letters("SeriesDescription"),

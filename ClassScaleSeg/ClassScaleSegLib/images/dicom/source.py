@@ -91,7 +91,7 @@ def _header(file: Path) -> Dataset:
 
 
 def _check_identity(path: Path, slices: Sequence[Slice]) -> None:
-    """Require the identifiers by which a segmentation refers to images, and one study.
+    """Require the identifiers by which a segmentation refers to images, and one patient and study.
 
     :raises OutputError: naming a slice without them.
     """
@@ -107,3 +107,8 @@ def _check_identity(path: Path, slices: Sequence[Slice]) -> None:
             )
     if len({piece.study for piece in slices}) > 1:
         raise OutputError(f"{path} has slices of several studies, and a segmentation is part of one. {_OTHER_FORMAT}")
+    if len({piece.patient for piece in slices if piece.patient}) > 1:
+        raise OutputError(
+            f"{path} has slices of several patients (PatientID), and a segmentation belongs to one. Find out whose "
+            "they are, and correct it where they come from."
+        )
