@@ -226,6 +226,7 @@ def test_results_can_stay_here_and_images_too(shelf, server, given, uid, child, 
     ("words", "code", "said"),
     [
         (["--every", "1"], ExitCode.USAGE, "--every 1 is too often"),
+        (["--every", "inf"], ExitCode.USAGE, "Give 5 to 86400 seconds"),
         (["--date", "yesterday"], ExitCode.USAGE, "neither a day nor a range"),
         (["--no-send"], ExitCode.USAGE, "Leave one of them out"),
         (["-m", "no-model"], ExitCode.MODEL, "no-model"),
@@ -255,11 +256,85 @@ def test_two_do_not_work_in_one_folder(shelf, server, given, child, tmp_path, ca
     assert len(server.instances) == 1
 
 
-def test_a_damaged_record_is_named(shelf, server, given, uid, child, tmp_path, capsys):
-    (tmp_path / "records").mkdir()
-    (tmp_path / "records" / f"{uid}.json").write_text("{}")
-    assert watch(shelf, server, tmp_path, "--once") == ExitCode.OUTPUT
-    assert f"{uid}.json cannot be read" in capsys.readouterr().err and not child
+def test_a_damaged_record_is_named_once_and_the_others_go_on(shelf, server, given, uid, child, looks, tmp_path, capsys):
+    (tmp_path / "out" / "records").mkdir(parents=True)
+    record = tmp_path / "out" / "records" / f"{uid}.json"
+    record.write_bytes(b"")  # as after the power has failed
+    shelf.add(write_series(tmp_path / "other", planes(4)))
+    looks += [nothing] * 3
+    assert watch(shelf, server, tmp_path / "out") == ExitCode.CANCELLED
+    assert capsys.readouterr().err.count(f"{uid}.json cannot be read") == 1 and len(child) == len(server.instances) == 1
+    assert watch(shelf, server, tmp_path / "out", "--once") == ExitCode.SOME_FAILED
+    record.unlink()
+    assert watch(shelf, server, tmp_path / "out", "--once") == ExitCode.OK and len(child) == 2
+
+
+def test_a_result_that_was_cut_is_made_again(shelf, server, given, uid, child, tmp_path):
+    server.answer = lambda instances: (503, {"Content-Type": "text/plain"}, b"busy")
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.SOME_FAILED
+    server.answer = None
+    for content in (b"", Child.content[:-100]):
+        (tmp_path / "results" / f"{uid}.seg.dcm").write_bytes(content)
+        (file,) = (tmp_path / "records").glob("*.json")
+        file.write_text(json.dumps(record(tmp_path, uid) | {"state": "segmented"}))
+        assert watch(shelf, server, tmp_path, "--once") == ExitCode.OK
+        assert record(tmp_path, uid)["state"] == "done"
+        assert (tmp_path / "results" / f"{uid}.seg.dcm").read_bytes() == Child.content
+    assert len(child) == 3 and len(server.instances) == 3
+
+
+def test_a_full_disk_is_waited_for(shelf, server, given, uid, child, looks, tmp_path, capsys, monkeypatch):
+    from ClassScaleSegLib.commands.watch_record import Records
+    from ClassScaleSegLib.errors import OutputError
+
+    write, full = Records.write, [True]
+
+    def writing(records, record):
+        if full:
+            raise OutputError("records cannot be written (No space left on device).")
+        write(records, record)
+
+    monkeypatch.setattr(Records, "write", writing)
+    looks += [nothing] * 6 + [full.clear] + [nothing] * 8
+    assert watch(shelf, server, tmp_path) == ExitCode.CANCELLED
+    assert len(child) == 3, "it is not segmented at every look"
+    assert len(server.instances) == 1 and record(tmp_path, uid)["state"] == "done"
+    assert "No space left on device). The next look is in 60 s." in capsys.readouterr().err
+
+
+def test_a_result_is_sent_also_after_many_attempts(
+    shelf, server, given, uid, child, looks, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(dicom_watch, "_MOST_ATTEMPTS", 2)
+    server.answer = lambda instances: (503, {"Content-Type": "text/plain"}, b"busy")
+    looks += [nothing] * 20
+    looks.append(lambda: setattr(server, "answer", None))
+    looks += [nothing] * 5
+    assert watch(shelf, server, tmp_path) == ExitCode.CANCELLED
+    assert len(child) == 1 and record(tmp_path, uid)["state"] == "done"
+    assert capsys.readouterr().out.count("It is tried again in 240 s.") > 2
+
+
+def test_what_is_said_of_a_search_is_said_once(shelf, server, given, uid, child, looks, tmp_path, capsys):
+    shelf.untold.add("Modality")
+    looks += [nothing] * 5
+    assert watch(shelf, server, tmp_path) == ExitCode.CANCELLED
+    assert capsys.readouterr().err.count("does not tell the modality") == 1
+
+
+def test_images_that_come_between_the_look_and_the_fetch_are_not_segmented_twice(
+    shelf, server, given, uid, child, looks, tmp_path
+):
+    last = shelf.files.pop()
+
+    def late(path, query, headers):
+        if path.endswith("/instances") and last not in shelf.files:
+            shelf.files.append(last)
+
+    shelf.answer = late
+    looks += [nothing] * 4
+    assert watch(shelf, server, tmp_path) == ExitCode.CANCELLED
+    assert len(child) == 1 and record(tmp_path, uid)["images"] == 4
 
 
 def test_the_whole_way_with_a_model(shelf, server, tmp_path, capsys):

@@ -17,6 +17,7 @@ from ..archive.connection import Archive, NotReached
 from ..archive.criteria import Criteria, parse_dates
 from ..archive.fetching import SeriesFetch
 from ..archive.files import find_dicom_files
+from ..archive.received import look_at
 from ..archive.searching import MOST_LOOKED_THROUGH, Search, Series
 from ..archive.sending import send
 from ..errors import ArchiveError, ClassScaleError, ImageError, OutputError, named, reason
@@ -36,7 +37,7 @@ from .reporting import Reporter
 from .watch_record import DONE, FAILED, LEFT_OUT, SEGMENTED, Records, SeriesRecord
 
 _OPTIONS = ("classes", "device", "dicom_seg", "step", "mirroring", "memory_limit_gib", "threads")
-_SHORTEST = 5  # seconds between two looks
+_SHORTEST, _LONGEST = 5, 86400  # seconds between two looks
 _MOST_ATTEMPTS = 8  # at a series, each after twice the time, until the command is started again
 
 
@@ -81,8 +82,9 @@ def watch_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
             raise ArchiveError(
                 "--to names an archive for the results, and --no-send keeps them. Leave one of them out."
             )
-        if not options.every >= _SHORTEST:
-            raise ArchiveError(f"--every {options.every:g} is too often. Give {_SHORTEST} seconds or more.")
+        if not _SHORTEST <= options.every <= _LONGEST:
+            how = "too often" if options.every < _SHORTEST else "no number of seconds to wait"
+            raise ArchiveError(f"--every {options.every:g} is {how}. Give {_SHORTEST} to {_LONGEST} seconds.")
     except ArchiveError as error:
         reporter.error(error)
         return ExitCode.USAGE
@@ -108,7 +110,9 @@ class _Watch:
         self._records = Records(self._folder / "records")
         self._counts: dict[str, int] = {}  # images of each series at the last look
         self._failures: dict[str, tuple[int, float]] = {}  # how many of a series, and when it is due again
-        self._fault = ""  # that was told last of the archive
+        self._fault = ""  # that was told last of the archive, or of the folder
+        self._notices: set[str] = set()  # of the last look
+        self._damaged = False  # there are records that cannot be read
 
     def run(self) -> ExitCode:
         """Work until it is stopped, or with ``--once`` until nothing is due."""
@@ -122,14 +126,14 @@ class _Watch:
                     with asking(self._archive) as ask:
                         all_done = self._work(ask, series, images) and all_done
                 self._fault = ""
-            except ArchiveError as error:  # it may come back
+            except (ArchiveError, OutputError) as error:  # the archive may come back, and the disk have room again
                 if self._options.once:
                     raise
                 if str(error) != self._fault:
                     self._fault = str(error)
                     _tell(f"{_now()} {error} The next look is in {self._options.every:g} s.")
             if self._options.once:
-                return ExitCode.OK if all_done else ExitCode.SOME_FAILED
+                return ExitCode.OK if all_done and not self._damaged else ExitCode.SOME_FAILED
             time.sleep(max(0.0, self._options.every - (time.monotonic() - begin)))
 
     def _due(self, ask: Asking) -> list[tuple[Series, int]]:
@@ -138,6 +142,7 @@ class _Watch:
         A series has arrived if it has as many images as at the last look.
         """
         search, due = Search(ask), []
+        self._damaged = False
         studies = search.studies(self._criteria, MOST_LOOKED_THROUGH)
         counts: dict[str, int] = {}
         for series in (series for study in studies for series in study.series):
@@ -146,7 +151,12 @@ class _Watch:
                 continue
             images = series.images if series.images is not None else len(search.images(series) or ())
             counts[series.uid] = images
-            record = self._records.read(series.uid)
+            try:
+                record = self._records.read(series.uid)
+            except OutputError as error:
+                search.notices.append(str(error))
+                self._damaged = True
+                continue
             arrived = self._options.once or self._counts.get(series.uid) == images
             if images > self._counts.get(series.uid, images):
                 self._failures.pop(series.uid, None)
@@ -155,13 +165,16 @@ class _Watch:
                 due.append((series, images))
         self._counts = counts
         for notice in search.notices:
-            _tell(f"{_now()} {notice}")
+            if notice not in self._notices:  # not again at every look
+                _tell(f"{_now()} {notice}")
+        self._notices = set(search.notices)
         return due
 
     def _work(self, ask: Asking, series: Series, images: int) -> bool:
         """Fetch, segment and send a series; return whether it is done, or nothing of it is wanted.
 
         :raises NotReached: if the archive cannot be reached. The series stays due.
+        :raises OutputError: if what has become of it cannot be recorded.
         """
         begin = time.monotonic()
         record = self._records.read(series.uid)
@@ -169,8 +182,9 @@ class _Watch:
         empty = SeriesRecord(series.uid, series.study, images, FAILED)
         result = self._folder / "results" / f"{series.uid}.seg.dcm"
         try:
-            if made is None or not result.is_file():
-                made = replace(empty, state=SEGMENTED, structures=self._segment(ask, series, result))
+            if made is None or not _is_whole(result):
+                made = None
+                made = self._segment(ask, series, result, replace(empty, state=SEGMENTED))
                 self._records.write(made)
             if self._target is not None:
                 _send(result, self._target)
@@ -179,14 +193,14 @@ class _Watch:
         except NotReached:
             raise
         except ClassScaleError as error:
-            left_out = isinstance(error, ImageError)
+            left_out = isinstance(error, _NoVolume)
             failed = replace(made or empty, reason=str(error))
             failed = replace(failed, state=LEFT_OUT) if left_out else failed
+            if not left_out:
+                self._wait(series, for_ever=made is not None or isinstance(error, OutputError))
             self._records.write(failed)
             if left_out:
                 self._forget_images(series)
-            else:
-                self._wait(series)
             self._say(series, failed, begin)
             return left_out
         self._failures.pop(series.uid, None)
@@ -194,11 +208,11 @@ class _Watch:
         self._say(series, done, begin)
         return True
 
-    def _segment(self, ask: Asking, series: Series, result: Path) -> int:
-        """Fetch a series, segment it in a child process, and return how many structures were found.
+    def _segment(self, ask: Asking, series: Series, result: Path, record: SeriesRecord) -> SeriesRecord:
+        """Fetch a series, segment it in a child process, and return the record with what was found.
 
         :raises ArchiveError: if not all of its images come.
-        :raises ImageError: if it cannot be segmented because of what it is.
+        :raises _NoVolume: if it cannot be segmented because of what it is.
         :raises ClassScaleError: if it cannot be segmented.
         """
         fetched = SeriesFetch(ask, series, self._folder / "images").run()
@@ -211,16 +225,21 @@ class _Watch:
             process.job = replace(self._job, images=(str(fetched.folder.resolve()),), output=made)
             process.start()
             if process.wait() != "finished":
-                kind = ImageError if process.kind == ImageError.__name__ else ClassScaleError
+                kind = _NoVolume if process.kind == ImageError.__name__ else ClassScaleError
                 raise kind(process.error or "The segmentation has ended without a word.")
             with replacing(result, overwrite=True) as temporary, named(result):
                 shutil.copyfile(made, temporary)
-            return int(process.result.get("structures") or 0)
+            structures = int(process.result.get("structures") or 0)
+        images = max(record.images, fetched.expected or 0)  # more may have come since the look
+        return replace(record, structures=structures, images=images)
 
-    def _wait(self, series: Series) -> None:
-        """Let a series rest after a failure: twice as long after each, and after the last one until the next start."""
-        count = self._failures.get(series.uid, (0, 0.0))[0] + 1
-        rest = self._options.every * 2**count if count < _MOST_ATTEMPTS else math.inf
+    def _wait(self, series: Series, for_ever: bool) -> None:
+        """Let a series rest after a failure: twice as long after each, and after the last one until the next start.
+
+        :param for_ever: try it again after the last one, too.
+        """
+        count = min(self._failures.get(series.uid, (0, 0.0))[0] + 1, _MOST_ATTEMPTS)
+        rest = self._options.every * 2**count if for_ever or count < _MOST_ATTEMPTS else math.inf
         self._failures[series.uid] = count, time.monotonic() + rest
 
     def _forget_images(self, series: Series) -> None:
@@ -237,10 +256,23 @@ class _Watch:
         text = f"{record.structures} structures in {seconds:g} s, {'kept' if self._target is None else 'sent'}"
         if record.state != DONE:
             count, due = self._failures.get(series.uid, (0, 0.0))
-            again = f" It is tried again in {due - time.monotonic():.0f} s." if 0 < count < _MOST_ATTEMPTS else ""
-            again = "" if self._options.once else again
+            ends = self._options.once or count == 0 or due == math.inf
+            again = "" if ends else f" It is tried again in {due - time.monotonic():.0f} s."
             text = f"{'left out' if record.state == LEFT_OUT else 'failed'}. {on_one_line(record.reason)}{again}"
         print(f"{_now()} {series.uid} ({what}, {record.images} images): {text}", flush=True)
+
+
+class _NoVolume(ClassScaleError):
+    """The images of a series are nothing that can be segmented."""
+
+
+def _is_whole(result: Path) -> bool:
+    """Return whether a result is there, and not cut or damaged, as after the power has failed."""
+    try:
+        _ = look_at(result)
+    except (ArchiveError, OSError):
+        return False
+    return True
 
 
 def _send(result: Path, target: Archive) -> None:
