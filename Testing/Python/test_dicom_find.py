@@ -455,3 +455,16 @@ def test_whatever_an_element_is_it_has_a_text_or_none(value):
         assert text is None or isinstance(text, str)
         number = number_of({"00100010": element}, "00100010")
         assert number is None or 0 <= number < 10**9
+
+
+def test_a_study_whose_series_the_archive_does_not_tell_does_not_hide_the_others(archive, capsys):
+    broken = {f"/studies/{ROOT}.1/series"}
+    archive.answer = lambda path, *_: (500, {}, b"") if path in broken else None
+    assert run("find", "--from", archive.address, "--json") == 0
+    output, error = capsys.readouterr()
+    assert {study["uid"] for study in json.loads(output)} == {f"{ROOT}.2", f"{ROOT}.3"}
+    assert f"The study {ROOT}.1 is left out" in error and "status 500" in error
+    broken |= {f"/studies/{ROOT}.{number}/series" for number in (2, 3)}
+    assert run("find", "--from", archive.address) == 5
+    assert "has a fault" in capsys.readouterr().err
+    assert run("find", "--from", archive.address, "--study", f"{ROOT}.1") == 5

@@ -22,6 +22,7 @@ from .elements import number_of, text_of, uid_of
 PAGE = 200  # how much is asked for at once: more, Microsoft's archive refuses
 MOST_LOOKED_THROUGH = 20_000  # studies or series, before a search is given up
 MOST_IMAGES = 100_000  # of a series
+_MOST_FAILURES = 3  # studies one after the other of which the archive does not tell the series
 _SERIES_UID, _MODALITY, _SERIES_DESCRIPTION, _SERIES_NUMBER = "0020000E", "00080060", "0008103E", "00200011"
 _IMAGE_UID, _IMAGES_OF_STUDY, _IMAGES_OF_SERIES = "00080018", "00201208", "00201209"
 # which archives tell if they are asked to
@@ -81,7 +82,8 @@ class Search:
         """Return the studies that fit, with the series of the wanted modality.
 
         :param limit: the most studies.
-        :raises ArchiveError: if the archive cannot be reached, or does not search.
+        :raises ArchiveError: if the archive cannot be reached, does not search, or does not tell the series of any
+            study, or of several one after the other.
         """
         found: list[Study] = []
         for number, query in enumerate(criteria.queries()):
@@ -95,11 +97,21 @@ class Search:
     def _studies(self, criteria: Criteria, query: Sequence[tuple[str, str | int]], limit: int) -> list[Study]:
         found: list[Study] = []
         untold: set[str] = set()
+        fault: NotGiven | None = None
+        failures = 0  # one after the other
         for uid, row in self._all("/studies", STUDY_UID, query, _OF_STUDY, "studies"):
             of_this: set[str] = set()
             if not criteria.fit(row, of_this):
                 continue
-            series = self.series(uid, criteria.modality)
+            try:
+                series = self.series(uid, criteria.modality)
+            except NotGiven as error:  # one that is damaged there, or was deleted meanwhile, does not hide the others
+                fault, failures = error, failures + 1
+                if error.status in (401, 403) or failures == _MOST_FAILURES:
+                    raise
+                self._note(f"The study {uid} is left out, as the archive does not tell its series. {error}")
+                continue
+            failures = 0
             if not series and criteria.modality is not None:  # the archive passed over the modality
                 continue
             if len(found) == limit:
@@ -107,6 +119,8 @@ class Search:
                 break
             found.append(_study(uid, row, series))
             untold |= of_this
+        if fault is not None and not found:
+            raise fault
         for what in sorted(untold - {"the modalities"}):  # those of the series count
             self._note(f"The archive does not tell {what} of every study, so not all of these may fit.")
         return found
