@@ -215,6 +215,26 @@ def test_only_wanted_series_are_fetched(shelf, server, given, uid, child, tmp_pa
     assert not child and not shelf.asked(files=True)
 
 
+def test_the_last_days_are_counted_anew_at_each_look(shelf, server, given, child, looks, tmp_path, monkeypatch):
+    class Today(dicom_watch.date):
+        day_now = 30
+
+        @classmethod
+        def today(cls):
+            return cls(2026, 11, cls.day_now)
+
+    monkeypatch.setattr(dicom_watch, "date", Today)
+    looks += [lambda: setattr(Today, "day_now", 29)]
+    common = ["--from", shelf.address, "--modality", "CT", "--no-send", "-m", "toy-120", "-o", str(tmp_path)]
+    assert main(["dicom", "watch", *common, "--days", "2"]) == ExitCode.CANCELLED
+    asked = [dict(query)["StudyDate"] for path, query, _ in shelf.requests if path == "/studies"]
+    assert list(dict.fromkeys(asked)) == ["20261129-", "20261128-"]
+    for days in ("0", "-1", "9999999999"):
+        assert main(["dicom", "watch", *common, "--days", days]) == ExitCode.USAGE
+    with pytest.raises(SystemExit):
+        main(["dicom", "watch", *common])
+
+
 def test_results_can_stay_here_and_images_too(shelf, server, given, uid, child, tmp_path, capsys):
     assert watch(shelf, None, tmp_path, "--once", "--no-send", "--keep-images", "--json") == ExitCode.OK
     assert not server.instances and len(list((tmp_path / "images" / uid).iterdir())) == 4

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from datetime import date, timedelta
 from pathlib import Path
 
 from ..archive.asking import Asking, asking
@@ -38,6 +39,7 @@ from .watch_record import DONE, FAILED, LEFT_OUT, SEGMENTED, Records, SeriesReco
 
 _OPTIONS = ("classes", "device", "dicom_seg", "step", "mirroring", "memory_limit_gib", "threads")
 _SHORTEST, _LONGEST = 5, 86400  # seconds between two looks
+_MOST_DAYS = 3660
 _MOST_ATTEMPTS = 8  # at a series, each after twice the time, until the command is started again
 
 
@@ -47,8 +49,11 @@ def add_watch_options(parser: Parser) -> None:
     add("-m", "--model", nargs="+", action="extend", required=True, metavar="MODEL", help="as of classscaleseg segment")
     text = "segment only series of this modality, such as CT"
     add("--modality", required=True, help=text)
+    days = parser.add_mutually_exclusive_group(required=True)
     text = "day of the study, or a range, usually from a day on: 20260131-"
-    add("--date", required=True, metavar="DAY", help=text)
+    days.add_argument("--date", metavar="DAY", help=text)
+    text = "studies of the last N days, counted anew at each look: 1 for those of today"
+    days.add_argument("--days", type=int, metavar="N", help=text)
     add("--description", metavar="TEXT", help="a part of the description of the study")
     add("--series-description", metavar="TEXT", help="a part of the description of the series")
     text = "pass over series with fewer images (default: 10)"
@@ -77,7 +82,10 @@ def watch_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     try:
         archive = archive_of(options)
         target = archive if options.to is None else replace(archive, address=options.to)
-        criteria = Criteria(dates=parse_dates(options.date), modality=options.modality, description=options.description)
+        if options.days is not None and not 1 <= options.days <= _MOST_DAYS:
+            raise ArchiveError(f"--days {options.days} is not possible. Give 1 to {_MOST_DAYS}.")
+        dates = parse_dates(options.date) if options.date is not None else ("", "")
+        criteria = Criteria(dates=dates, modality=options.modality, description=options.description)
         if options.to is not None and options.no_send:
             raise ArchiveError(
                 "--to names an archive for the results, and --no-send keeps them. Leave one of them out."
@@ -143,7 +151,11 @@ class _Watch:
         """
         search, due = Search(ask), []
         self._damaged = False
-        studies = search.studies(self._criteria, MOST_LOOKED_THROUGH)
+        criteria = self._criteria
+        if self._options.days is not None:
+            first = date.today() - timedelta(days=self._options.days - 1)
+            criteria = replace(criteria, dates=(f"{first:%Y%m%d}", ""))
+        studies = search.studies(criteria, MOST_LOOKED_THROUGH)
         counts: dict[str, int] = {}
         for series in (series for study in studies for series in study.series):
             part = self._options.series_description
