@@ -193,8 +193,22 @@ def test_cancelling_and_closing_while_an_archive_does_not_answer(dialog, server,
     work = dialog.process.work_folder
     dialog.cancel_button.click()
     ending.set()
-    assert dialog.process is None and dialog.status.text.endswith("Cancelled.") and not work.exists()
+    assert dialog.process is None and not work.exists()
+    assert dialog.status.text.endswith(
+        "Cancelled.\nWhat was sent before may be stored: look in the archive before you send again."
+    )
     assert dialog.send_button.enabled
+
+
+def test_after_a_lost_connection_nobody_is_told_to_send_again_as_that_would_be_new_objects(dialog, server, asked):
+    server.answer = lambda instances: None  # it hangs up
+    for _ in range(2):
+        dialog.send()
+        ended(dialog)
+        assert "not known. Look there before you send again." in dialog.status.text
+        assert "Send them again" not in dialog.status.text
+    first, second = sent(server)
+    assert first.SOPInstanceUID != second.SOPInstanceUID
 
 
 def test_plain_http_to_another_machine_is_asked_about_before_anything_is_written(dialog, server, asked, monkeypatch):

@@ -135,9 +135,11 @@ class SendDialog(ArchiveDialog):
         """Tell what became of each object."""
         if self.process is None:
             return
-        results = self.process.results
+        results, cancelled = self.process.results, self.process.state == "cancelled"
         self._stop()
         told = [*_answers(results, fault), fault]
+        if cancelled:
+            told.append(_("What was sent before may be stored: look in the archive before you send again."))
         told += self._remember() if not fault else []
         if self.dialog is None:
             self.open()

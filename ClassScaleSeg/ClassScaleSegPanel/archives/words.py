@@ -16,6 +16,8 @@ _WORDS = {
     " Give --study too.": "",
     ", or give --study too.": ".",
     " classscaleseg dicom find lists them.": "",
+    # the panel writes new objects each time
+    "Send them again: archives keep one copy.": "Look there before you send again.",
     "Fetch them with --decompress.": 'Tick "Let the archive decompress images", and fetch them again.',
     " (--patient)": "",
     " (--name)": "",

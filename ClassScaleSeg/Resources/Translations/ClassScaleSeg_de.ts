@@ -1691,6 +1691,10 @@
         <translation>Die Struktur {name} ist nicht unter den Klassen.</translation>
     </message>
     <message>
+        <source>The study {uid} is left out, as the archive does not tell its series. {error}</source>
+        <translation>Die Studie {uid} ist ausgelassen, weil das Archiv ihre Serien nicht nennt. {error}</translation>
+    </message>
+    <message>
         <source>The temporary folder {parents} has {free} GB free, and about {need} GB are needed. Make room there, and run again.</source>
         <translation>Der temporäre Ordner {parents} hat {free} GB frei, etwa {need} GB werden gebraucht. Schaffen Sie dort Platz und starten Sie noch einmal.</translation>
     </message>
@@ -3076,7 +3080,7 @@
     </message>
     <message>
         <source>{address} did not answer, or the connection was lost ({said}). Whether it has stored the files is not known. Send them again: archives keep one copy.</source>
-        <translation>{address} hat nicht geantwortet, oder die Verbindung ging verloren ({said}). Ob die Dateien gespeichert sind, ist nicht bekannt. Senden Sie sie noch einmal: Archive behalten ein Exemplar.</translation>
+        <translation>{address} hat nicht geantwortet, oder die Verbindung ging verloren ({said}). Ob die Dateien gespeichert sind, ist nicht bekannt. Sehen Sie dort nach, bevor Sie noch einmal senden.</translation>
     </message>
     <message>
         <source>{address} does not answer for now (status {status}). {message}</source>
@@ -4775,6 +4779,10 @@
         <translation>{value} hat in {name} kein Voxel. Wählen Sie den Bilddatensatz, auf dem die Segmentierung entstanden ist.</translation>
     </message>
     <message>
+        <source>{value} has slices of several patients (PatientID), and a segmentation belongs to one. Find out whose they are, and correct it where they come from.</source>
+        <translation>{value} hat Schichten mehrerer Patienten (PatientID), und eine Segmentierung gehört zu einem. Finden Sie heraus, wessen sie sind, und berichtigen Sie es dort, wo sie herkommen.</translation>
+    </message>
+    <message>
         <source>{value} has slices of several studies, and a segmentation is part of one. {other_format}</source>
         <translation>{value} hat Schichten mehrerer Studien, und eine Segmentierung gehört zu einer. {other_format}</translation>
     </message>
@@ -5366,6 +5374,10 @@
     <message>
         <source>There is not enough memory to write the DICOM objects.</source>
         <translation>Der Speicher reicht nicht, um die DICOM-Objekte zu schreiben.</translation>
+    </message>
+    <message>
+        <source>What was sent before may be stored: look in the archive before you send again.</source>
+        <translation>Was davor gesendet wurde, kann gespeichert sein: Sehen Sie im Archiv nach, bevor Sie noch einmal senden.</translation>
     </message>
     <message>
         <source>not sent</source>
