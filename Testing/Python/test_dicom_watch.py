@@ -231,8 +231,9 @@ def test_the_last_days_are_counted_anew_at_each_look(shelf, server, given, child
     assert list(dict.fromkeys(asked)) == ["20261129-", "20261128-"]
     for days in ("0", "-1", "9999999999"):
         assert main(["dicom", "watch", *common, "--days", days]) == ExitCode.USAGE
-    with pytest.raises(SystemExit):
-        main(["dicom", "watch", *common])
+    for words in ([], ["--days", "1", "--date", "20261101-"], ["--days", "1", "--json-progress"]):
+        with pytest.raises(SystemExit):
+            main(["dicom", "watch", *common, *words])
 
 
 def test_results_can_stay_here_and_images_too(shelf, server, given, uid, child, tmp_path, capsys):

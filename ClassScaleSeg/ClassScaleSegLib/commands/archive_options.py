@@ -12,11 +12,12 @@ from ..errors import ArchiveError
 from ..process.archive import PASSWORD, TOKEN
 
 
-def add_archive_options(parser: argparse.ArgumentParser, flag: str, json: str) -> None:
+def add_archive_options(parser: argparse.ArgumentParser, flag: str, json: str, programs: bool = True) -> None:
     """Add the options that say which archive it is, and who asks.
 
     :param flag: of the address.
     :param json: what ``--json`` prints.
+    :param programs: whether a program can start the command and follow its progress.
     """
     text = "root of the archive's DICOMweb service, such as http://localhost:8042/dicom-web"
     parser.add_argument(flag, dest="archive", required=True, metavar="URL", help=text)
@@ -25,11 +26,13 @@ def add_archive_options(parser: argparse.ArgumentParser, flag: str, json: str) -
     text = "let images, password and token pass between machines even if the address is not one of https"
     parser.add_argument("--insecure", action="store_true", help=text)
     parser.add_argument("--json", action="store_true", help=f"print JSON: {json}")
-    programs = parser.add_argument_group("for programs")
+    if not programs:
+        return
+    group = parser.add_argument_group("for programs")
     text = f"print {json} as JSON lines, with the progress"
-    programs.add_argument("--json-progress", action="store_true", help=text)
+    group.add_argument("--json-progress", action="store_true", help=text)
     text = "when the process PID ends, stop and remove FOLDER"
-    programs.add_argument("--stop-with-parent", nargs=2, metavar=("PID", "FOLDER"), help=text)
+    group.add_argument("--stop-with-parent", nargs=2, metavar=("PID", "FOLDER"), help=text)
 
 
 def archive_of(options: argparse.Namespace) -> Archive:

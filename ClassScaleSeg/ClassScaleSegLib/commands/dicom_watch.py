@@ -65,7 +65,7 @@ def add_watch_options(parser: Parser) -> None:
     add("--keep-images", action="store_true", help="keep the images that were fetched")
     add("--every", type=float, default=60.0, metavar="SECONDS", help="time between two looks (default: 60)")
     add("--once", action="store_true", help="segment what there is now, and end")
-    add_archive_options(parser, "--from", "a line for each series")
+    add_archive_options(parser, "--from", "a line for each series", programs=False)
     add_options(parser, *_OPTIONS)
 
 
