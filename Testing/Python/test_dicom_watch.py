@@ -323,6 +323,17 @@ def test_a_full_disk_is_waited_for(shelf, server, given, uid, child, looks, tmp_
     assert "No space left on device). The next look is in 60 s." in capsys.readouterr().err
 
 
+def test_a_result_of_images_that_the_archive_has_deleted_meanwhile_is_not_sent(
+    shelf, server, given, uid, child, tmp_path
+):
+    server.answer = lambda instances: (503, {"Content-Type": "text/plain"}, b"busy")
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.SOME_FAILED
+    server.answer = None
+    del shelf.files[0]
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.OK
+    assert len(child) == 2 and record(tmp_path, uid)["images"] == 3
+
+
 def test_a_result_is_sent_also_after_many_attempts(
     shelf, server, given, uid, child, looks, tmp_path, capsys, monkeypatch
 ):

@@ -190,7 +190,7 @@ class _Watch:
         """
         begin = time.monotonic()
         record = self._records.read(series.uid)
-        made = record if record is not None and record.state == SEGMENTED and record.images >= images else None
+        made = record if record is not None and record.state == SEGMENTED and record.images == images else None
         empty = SeriesRecord(series.uid, series.study, images, FAILED)
         result = self._folder / "results" / f"{series.uid}.seg.dcm"
         try:
