@@ -209,6 +209,20 @@ def test_an_archive_that_is_away_is_waited_for(shelf, server, given, uid, child,
     assert error.count("503") == 1 and "The next look is in 60 s." in error and len(server.instances) == 1
 
 
+def test_a_series_that_is_in_two_studies_is_segmented_in_the_first_and_the_other_is_named(
+    shelf, server, uid, child, tmp_path, capsys
+):
+    shelf.add(write_series(tmp_path / "other", planes(6), uid, StudyInstanceUID="1.2.3.4", PatientID="other"))
+    for _ in range(2):
+        assert watch(shelf, server, tmp_path / "out", "--once") == ExitCode.SOME_FAILED
+        assert f"The series {uid} of the study 1.2.3.4 is passed over: it was in the study" in capsys.readouterr().err
+    assert len(child) == 1 and len(server.instances) == 1
+    del shelf.files[:4]
+    (tmp_path / "out" / "records" / f"{uid}.json").unlink()
+    assert watch(shelf, server, tmp_path / "out", "--once") == ExitCode.OK
+    assert record(tmp_path / "out", uid)["study"] == "1.2.3.4" and len(child) == 2
+
+
 def test_only_wanted_series_are_fetched(shelf, server, given, uid, child, tmp_path):
     for words in (["--least-images", "5"], ["--series-description", "venous"], ["--date", "20991231-"]):
         assert watch(shelf, server, tmp_path, "--once", *words) == ExitCode.OK

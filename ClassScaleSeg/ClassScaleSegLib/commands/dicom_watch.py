@@ -120,7 +120,7 @@ class _Watch:
         self._failures: dict[str, tuple[int, float]] = {}  # how many of a series, and when it is due again
         self._fault = ""  # that was told last of the archive, or of the folder
         self._notices: set[str] = set()  # of the last look
-        self._damaged = False  # there are records that cannot be read
+        self._passed_over = False  # there are series of which it is not clear what is to be done
 
     def run(self) -> ExitCode:
         """Work until it is stopped, or with ``--once`` until nothing is due."""
@@ -141,7 +141,7 @@ class _Watch:
                     self._fault = str(error)
                     _tell(f"{_now()} {error} The next look is in {self._options.every:g} s.")
             if self._options.once:
-                return ExitCode.OK if all_done and not self._damaged else ExitCode.SOME_FAILED
+                return ExitCode.OK if all_done and not self._passed_over else ExitCode.SOME_FAILED
             time.sleep(max(0.0, self._options.every - (time.monotonic() - begin)))
 
     def _due(self, ask: Asking) -> list[tuple[Series, int]]:
@@ -150,25 +150,34 @@ class _Watch:
         A series has arrived if it has as many images as at the last look.
         """
         search, due = Search(ask), []
-        self._damaged = False
+        self._passed_over = False
         criteria = self._criteria
         if self._options.days is not None:
             first = date.today() - timedelta(days=self._options.days - 1)
             criteria = replace(criteria, dates=(f"{first:%Y%m%d}", ""))
         studies = search.studies(criteria, MOST_LOOKED_THROUGH)
         counts: dict[str, int] = {}
+        studies_of: dict[str, str] = {}  # in which each series was first
         for series in (series for study in studies for series in study.series):
             part = self._options.series_description
             if part is not None and part.casefold() not in series.description.casefold():
                 continue
-            images = series.images if series.images is not None else len(search.images(series) or ())
-            counts[series.uid] = images
             try:
                 record = self._records.read(series.uid)
             except OutputError as error:
                 search.notices.append(str(error))
-                self._damaged = True
+                self._passed_over = True
                 continue
+            study = studies_of.setdefault(series.uid, series.study if record is None else record.study)
+            if study != series.study:
+                search.notices.append(
+                    f"The series {series.uid} of the study {series.study} is passed over: it was in the study {study} "
+                    "too, or before. If it was moved, delete its record, and it is segmented again."
+                )
+                self._passed_over = True
+                continue
+            images = series.images if series.images is not None else len(search.images(series) or ())
+            counts[series.uid] = images
             arrived = self._options.once or self._counts.get(series.uid) == images
             if images > self._counts.get(series.uid, images):
                 self._failures.pop(series.uid, None)
