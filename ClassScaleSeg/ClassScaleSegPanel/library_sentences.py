@@ -818,6 +818,7 @@ SENTENCES = (
     _("{file} is not a catalogue: a number 'version' and a list 'models' of at most {max_models} were expected."),
     _("{file} is not a certificate in PEM ({error}). Ask the person who runs {address} for its file."),
     _("{file} is not a CSV file in UTF-8 ({error})."),
+    _("{file} is not a file of certificates in PEM that can be read ({error}). Correct the environment variable REQUESTS_CA_BUNDLE."),
     _("{file} is not a file."),
     _("{file} is not a label table ({error})."),
     _("{file} is not a label table ({rstrip})."),

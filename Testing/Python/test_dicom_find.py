@@ -468,3 +468,14 @@ def test_a_study_whose_series_the_archive_does_not_tell_does_not_hide_the_others
     assert run("find", "--from", archive.address) == 5
     assert "has a fault" in capsys.readouterr().err
     assert run("find", "--from", archive.address, "--study", f"{ROOT}.1") == 5
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+def test_a_file_that_is_no_certificate_is_named(tmp_path, monkeypatch, capsys, content):
+    file = tmp_path / "hospital.pem"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(file))
+    for address in ("https://127.0.0.1:9/dicom-web", "https://pacs.invalid/dicom-web"):
+        assert run("find", "--from", address) == 5
+        assert f"{file} is not a file of certificates in PEM that can be read (" in capsys.readouterr().err

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import os
+import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..addresses import ask_directly, is_this_machine, refuse_unencrypted
+from ..addresses import ask_directly, is_encrypted, is_this_machine, refuse_unencrypted
 from ..errors import ArchiveError, innermost, reason, shown
 from .address import check_address
 from .answers import ACCEPTED, STATUS, XML, content_type, quote, read, verdicts
@@ -69,9 +71,13 @@ class Archive:
 
     @contextmanager
     def session(self) -> Iterator[requests.Session]:
-        """Yield a session with the credentials, which takes none from ``.netrc``. Proxies of the environment count."""
+        """Yield a session with the credentials, which takes none from ``.netrc``. Proxies of the environment count.
+
+        :raises NotReached: if the certificate that the environment names is none.
+        """
         import requests
 
+        _check_certificate(self.address)
         with requests.Session() as session:
             if is_this_machine(self.address):
                 ask_directly(session)
@@ -208,6 +214,23 @@ class Archive:
             f"{kind}). Give the root of its DICOMweb service, such as http://localhost:8042/dicom-web for Orthanc. "
             f"{quote(answer)}".strip()
         )
+
+
+def _check_certificate(address: str) -> None:
+    """Look at the file of certificates that the environment names, of which requests would raise an OSError.
+
+    :raises NotReached: if it has none, or cannot be read.
+    """
+    file = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    if not file or not is_encrypted(address) or os.path.isdir(file):
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except (OSError, ValueError) as error:  # of ssl, too
+        raise NotReached(
+            f"{file} is not a file of certificates in PEM that can be read ({reason(error)}). Correct the environment "
+            "variable REQUESTS_CA_BUNDLE."
+        ) from error
 
 
 def _check_token(token: str) -> str:

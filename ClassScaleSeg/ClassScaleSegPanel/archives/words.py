@@ -10,6 +10,7 @@ _WORDS = {
         "Enter user and password, or a token."
     ),
     "name its file in the environment variable REQUESTS_CA_BUNDLE.": 'choose its file in the row "Certificate".',
+    "Correct the environment variable REQUESTS_CA_BUNDLE.": 'Choose another file in the row "Certificate".',
     "Correct the environment variable CLASSSCALESEG_DICOM_TOKEN. ": "Correct it. ",
     ", or give a larger --limit.": ".",
     "Use --user, and the environment variable CLASSSCALESEG_DICOM_PASSWORD.": "Enter them in their own fields.",

@@ -3759,6 +3759,10 @@
         <translation>{file} ist kein Zertifikat im Format PEM ({error}). Bitten Sie die Person, die {address} betreibt, um dessen Datei.</translation>
     </message>
     <message>
+        <source>{file} is not a file of certificates in PEM that can be read ({error}). Correct the environment variable REQUESTS_CA_BUNDLE.</source>
+        <translation>{file} ist keine lesbare Datei mit Zertifikaten in PEM ({error}). Wählen Sie in der Zeile „Zertifikat“ eine andere Datei.</translation>
+    </message>
+    <message>
         <source>{file} is not a file.</source>
         <translation>{file} ist keine Datei.</translation>
     </message>
