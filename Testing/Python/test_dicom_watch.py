@@ -212,7 +212,7 @@ def test_an_archive_that_is_away_is_waited_for(shelf, server, given, uid, child,
 def test_a_series_that_is_in_two_studies_is_segmented_in_the_first_and_the_other_is_named(
     shelf, server, uid, child, tmp_path, capsys
 ):
-    shelf.add(write_series(tmp_path / "other", planes(6), uid, StudyInstanceUID="1.2.3.4", PatientID="other"))
+    shelf.add(write_series(tmp_path / "other", planes(6), uid, StudyInstanceUID="1.2.3.4"))
     for _ in range(2):
         assert watch(shelf, server, tmp_path / "out", "--once") == ExitCode.SOME_FAILED
         assert f"The series {uid} of the study 1.2.3.4 is passed over: it was in the study" in capsys.readouterr().err
@@ -346,6 +346,23 @@ def test_a_result_of_images_that_the_archive_has_deleted_meanwhile_is_not_sent(
     del shelf.files[0]
     assert watch(shelf, server, tmp_path, "--once") == ExitCode.OK
     assert len(child) == 2 and record(tmp_path, uid)["images"] == 3
+
+
+def test_a_result_of_another_patient_than_the_archive_names_is_not_sent(
+    shelf, server, given, uid, child, tmp_path, capsys
+):
+    names = {data.PatientID for _, data in shelf.files}
+    for _, data in shelf.files:  # it was corrected while the result waited
+        data.PatientID = "corrected"
+    for _ in range(2):
+        assert watch(shelf, server, tmp_path, "--once") == ExitCode.SOME_FAILED
+    output = capsys.readouterr().out
+    assert "name another patient (PatientID) than the archive does" in output and "corrected" not in output
+    assert not server.instances and not list((tmp_path / "results").iterdir()) and len(child) == 2
+    assert not (tmp_path / "images" / uid).exists() and record(tmp_path, uid)["state"] == "failed"
+    for _, data in shelf.files:
+        (data.PatientID,) = names
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.OK and len(server.instances) == 1
 
 
 def test_a_result_is_sent_also_after_many_attempts(

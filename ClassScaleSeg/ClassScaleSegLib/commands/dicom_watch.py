@@ -23,6 +23,7 @@ from ..archive.searching import MOST_LOOKED_THROUGH, Search, Series
 from ..archive.sending import send
 from ..errors import ArchiveError, ClassScaleError, ImageError, OutputError, named, reason
 from ..files import refuse_unwritable_folder, replacing
+from ..images.dicom.deflate import read_header
 from ..images.dicom.seg import refuse_missing_highdicom
 from ..locking import locked
 from ..options import Options
@@ -130,9 +131,9 @@ class _Watch:
             try:
                 with asking(self._archive) as ask:
                     due = self._due(ask)
-                for series, images in due:
+                for series, images, patient in due:
                     with asking(self._archive) as ask:
-                        all_done = self._work(ask, series, images) and all_done
+                        all_done = self._work(ask, series, images, patient) and all_done
                 self._fault = ""
             except (ArchiveError, OutputError) as error:  # the archive may come back, and the disk have room again
                 if self._options.once:
@@ -144,8 +145,8 @@ class _Watch:
                 return ExitCode.OK if all_done and not self._passed_over else ExitCode.SOME_FAILED
             time.sleep(max(0.0, self._options.every - (time.monotonic() - begin)))
 
-    def _due(self, ask: Asking) -> list[tuple[Series, int]]:
-        """Return the series on which there is something to do, and how many images each has.
+    def _due(self, ask: Asking) -> list[tuple[Series, int, str]]:
+        """Return the series on which there is something to do, how many images each has, and the ID of its patient.
 
         A series has arrived if it has as many images as at the last look.
         """
@@ -158,7 +159,7 @@ class _Watch:
         studies = search.studies(criteria, MOST_LOOKED_THROUGH)
         counts: dict[str, int] = {}
         studies_of: dict[str, str] = {}  # in which each series was first
-        for series in (series for study in studies for series in study.series):
+        for series, patient in ((series, study.patient) for study in studies for series in study.series):
             part = self._options.series_description
             if part is not None and part.casefold() not in series.description.casefold():
                 continue
@@ -183,7 +184,7 @@ class _Watch:
                 self._failures.pop(series.uid, None)
             wanted = images >= self._options.least_images and (record is None or record.is_due(images))
             if arrived and wanted and time.monotonic() >= self._failures.get(series.uid, (0, 0.0))[1]:
-                due.append((series, images))
+                due.append((series, images, patient))
         self._counts = counts
         for notice in search.notices:
             if notice not in self._notices:  # not again at every look
@@ -191,7 +192,7 @@ class _Watch:
         self._notices = set(search.notices)
         return due
 
-    def _work(self, ask: Asking, series: Series, images: int) -> bool:
+    def _work(self, ask: Asking, series: Series, images: int, patient: str) -> bool:
         """Fetch, segment and send a series; return whether it is done, or nothing of it is wanted.
 
         :raises NotReached: if the archive cannot be reached. The series stays due.
@@ -207,6 +208,14 @@ class _Watch:
                 made = None
                 made = self._segment(ask, series, result, replace(empty, state=SEGMENTED))
                 self._records.write(made)
+            if _is_of_another(result, patient):
+                made = None
+                self._remove_images(series)
+                _remove([result])
+                raise ClassScaleError(
+                    "The images name another patient (PatientID) than the archive does, as after a correction there. "
+                    "They and the result were deleted here, and nothing was sent."
+                )
             if self._target is not None:
                 _send(result, self._target)
             done = replace(made, state=DONE, reason="")
@@ -265,7 +274,10 @@ class _Watch:
 
     def _forget_images(self, series: Series) -> None:
         if not self._options.keep_images:
-            shutil.rmtree(self._folder / "images" / series.uid, ignore_errors=True)
+            self._remove_images(series)
+
+    def _remove_images(self, series: Series) -> None:
+        shutil.rmtree(self._folder / "images" / series.uid, ignore_errors=True)
 
     def _say(self, series: Series, record: SeriesRecord, begin: float) -> None:
         """Print a line on a series. It names no patient."""
@@ -294,6 +306,19 @@ def _is_whole(result: Path) -> bool:
     except (ArchiveError, OSError):
         return False
     return True
+
+
+def _is_of_another(result: Path, patient: str) -> bool:
+    """Return whether a result names another patient than the archive does. Archives may garble letters beyond ASCII.
+
+    :param patient: ID, as the archive tells it; empty if it does not.
+    :raises OutputError: if the result cannot be read.
+    """
+    try:
+        found = str(read_header(result).get("PatientID") or "").strip()
+    except OSError as error:
+        raise OutputError(f"{result} cannot be read ({reason(error)}). Correct its permissions.") from error
+    return bool(patient and found) and patient.isascii() and found.isascii() and patient != found
 
 
 def _send(result: Path, target: Archive) -> None:
