@@ -241,7 +241,8 @@ def test_the_panel_offers_dicom_where_the_volume_comes_from_dicom(panel, answers
     panel.state.parameters.segmentation = node
     save, menu = panel.ui.saveButton, panel.results.save_menu
     assert save.menu() is menu
-    seg_nrrd, seg_dcm, rtstruct = menu.actions()
+    seg_nrrd, seg_dcm, rtstruct, send = (action for action in menu.actions() if action.text)
+    assert send.text == "Send to an archive..."
     assert (seg_nrrd.text, seg_dcm.text) == ("Segmentation (*.seg.nrrd)...", "DICOM segmentation (*.seg.dcm)...")
     seg_dcm.trigger()
     assert len(answers) == 1 and "has no frame of reference" in answers.pop()
