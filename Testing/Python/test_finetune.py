@@ -208,6 +208,28 @@ def test_a_comparison_that_fails_leaves_the_new_model(steps, corrected, capsys):
     assert (corrected.folder.parent / "mine.zip").read_bytes() == b"bundle"
 
 
+def test_a_training_that_is_done_is_compared_though_other_cases_were_trained_on_since(steps, corrected, write_model):
+    corrected.case("b", NAMES)
+    assert finetune(corrected, "--fold", 0) == 0 and steps.names == [*ALL, "compare-models"]
+    assert finetune(corrected, "--overwrite", model=str(write_model())) == 0 and steps.names == ALL
+    assert finetune(corrected, "--fold", 0, "--overwrite") == 0
+    call = steps.calls[-1]
+    assert steps.names == ["collect", "plan", "preprocess", "export", "compare-models"]
+    assert call[call.index("--cases") + 1] == "a"
+
+
+def test_cases_that_cannot_be_divided_again_leave_the_new_model(steps, corrected, capsys):
+    corrected.case("b", NAMES)
+    assert finetune(corrected, "--fold", 0) == 0
+    work = corrected.folder.parent / "mine.training"
+    for file in work.rglob("splits_final.json"):
+        file.unlink()
+    assert finetune(corrected, "--fold", 0, "--overwrite") == 0
+    said = capsys.readouterr().out
+    assert "could not be compared: " in said and "splits_final.json cannot be read" in said
+    assert f"--labels {work / 'raw' / 'Dataset001_Cases' / 'labels.csv'}\nNext: " in said
+
+
 @pytest.mark.parametrize(
     ("cases", "fold", "said"), [(1, 0, "A single case has no folds"), (2, 2, "2 cases have the folds 0 to 1, not 2.")]
 )

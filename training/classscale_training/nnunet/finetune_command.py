@@ -15,7 +15,7 @@ import shlex
 import signal
 import threading
 from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -228,7 +228,7 @@ def _finetune(options: argparse.Namespace, report: Report) -> int:
         except _StepFailed as failed:
             return failed.code
         if options.fold != "all":
-            _compare(options, work, begin, output, state)
+            _compare(options, work, begin, output, state, trained)
     following = f"Next: classscaleseg segment IMAGE -m {shlex.quote(str(output))} -o RESULT.seg.nrrd"
     report.finished(output.resolve(), following)
     return 0
@@ -330,29 +330,46 @@ def _learn(work: _Work, begin: _Begin, results: Path, trainer: str, device: str,
         learn = [str(ID), begin.configuration, fold, "-tr", trainer, "-device", device, "--c", "--no-validation"]
         learn += [] if learning_rate is None else ["--learning-rate", f"{learning_rate:g}"]
         work.step("train", [*learn, "-pretrained_weights", begin.named], results)
+        if fold != "all":
+            write_json(trained / f"fold_{fold}" / SPLITS, read_splits(work.plans.with_name(SPLITS)))
     return trained
 
 
-def _compare(options: argparse.Namespace, work: _Work, begin: _Begin, output: Path, state: str) -> None:
+def _compare(options: argparse.Namespace, work: _Work, begin: _Begin, output: Path, state: str, trained: Path) -> None:
     """Compare the new model with the one that it began with, on the cases that the training has not seen.
 
     There is a new model, whatever happens here.
     """
-    left_out = read_splits(work.plans.with_name(SPLITS))[int(options.fold)]["val"]
     results = work.root / "compared" / f"{state}-{options.fold}"
     facts = results / FACTS
-    facts.unlink(missing_ok=True)
-    cases = ["-i", str(work.raw / "imagesTr"), "-s", str(work.raw / "labelsTr"), "--cases", *left_out]
-    models = ["-m", begin.named, "-m", str(output), "--names", BEFORE, NOW, "-device", options.device]
-    kept = ["--labels", str(work.raw / "labels.csv"), "--results", str(results), "-o", str(results / _TABLE)]
-    ended = work.ended("compare-models", [*cases, *models, *kept, "--overwrite"])
-    if facts.is_file():
-        found = read_json(facts, {"cases": list, "structures": list, "mean_dice": list}, "Run the command again.")
-        work.report.compared(found, results / _TABLE)
-    else:
-        again = shlex.join(["classscaleseg-train", "compare-models", *cases, *models[:4]])
-        why = ended.error or _killed(ended)
-        work.report.line(f"The new model is written, but could not be compared: {why.strip()} To try again: {again}")
+    cases = ["-i", str(work.raw / "imagesTr"), "-s", str(work.raw / "labelsTr")]
+    models = ["-m", begin.named, "-m", str(output), "--labels", str(work.raw / "labels.csv")]
+    kept = ["--names", BEFORE, NOW, "--results", str(results), "-o", str(results / _TABLE), "--overwrite"]
+    try:
+        cases += ["--cases", *read_splits(_splits_of(work, trained, options.fold))[int(options.fold)]["val"]]
+        with suppress(FileNotFoundError):
+            facts.unlink()
+        ended = work.ended("compare-models", [*cases, *models, *kept, "-device", options.device])
+        if facts.is_file():
+            found = read_json(facts, {"cases": list, "structures": list, "mean_dice": list}, "Run the command again.")
+            work.report.compared(found, results / _TABLE)
+            return
+        why = (ended.error or _killed(ended)).strip()
+    except OSError as error:
+        why = str(unwritable(facts, error))
+    except ClassScaleError as error:
+        why = str(error)
+    again = shlex.join(["classscaleseg-train", "compare-models", *cases, *models])
+    work.report.line(f"The new model is written, but could not be compared: {why} To try again: {again}")
+
+
+def _splits_of(work: _Work, trained: Path, fold: str) -> Path:
+    """Return the file with the folds by which a fold was trained.
+
+    It is kept with the training: the preprocessed cases may have been others since, and back again.
+    """
+    kept = trained / f"fold_{fold}" / SPLITS
+    return kept if kept.is_file() else work.plans.with_name(SPLITS)
 
 
 def _trained(begin: _Begin, trainer: str) -> str:
