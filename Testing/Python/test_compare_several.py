@@ -8,8 +8,9 @@ import json
 import numpy as np
 import pytest
 from ClassScaleSegLib import Geometry, LabelTable, Segmentation
+from ClassScaleSegLib.commands.compare_lines import several_lines
 from ClassScaleSegLib.commands.main import ExitCode, main
-from ClassScaleSegLib.images.comparison import COLUMNS
+from ClassScaleSegLib.images.comparison import COLUMNS, ClassComparison
 
 SHAPE = (8, 10, 12)
 GRID = Geometry(SHAPE[::-1], (1.0, 1.0, 2.0), (-5.0, 7.0, 3.0))
@@ -61,6 +62,13 @@ def test_two_models_are_shown_beside_each_other_on_the_cases_of_both(folders, tm
         ["a", "new", "liver", "1"],
         ["b", "new", "liver", "1"],
     ]
+
+
+def test_a_change_too_small_to_be_seen_has_no_minus():
+    before, now = ({"a": [ClassComparison("liver", 1, 1, dice, 1.0, 1.0)]} for dice in (0.9, 0.8997))
+    _title, line, _mean, changes = several_lines(["old", "new"], [before, now], False)
+    assert line.split() == ["liver", "0.900", "0.900", "+0.000"]
+    assert changes == "new is better in 0, worse in 0, and the same in the others."
 
 
 def test_json_has_a_value_for_each(folders, capsys):

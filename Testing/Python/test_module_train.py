@@ -157,7 +157,7 @@ COMPARED = {
         {"name": "liver", "cases": 2, "dice": [0.9, 0.95]},
         {"name": "spleen", "cases": 1, "dice": [0.9, 0.8]},
         {"name": "cyst", "cases": 2, "dice": [None, 0.7]},
-        {"name": "lung", "cases": 2, "dice": [0.9, 0.9003]},
+        {"name": "lung", "cases": 2, "dice": [0.9, 0.8997]},
     ],
     "mean_dice": [0.9, 0.8375],
     "mean_dice_of_all": [0.9, 0.8834],

@@ -45,7 +45,7 @@ def several_lines(
     title = ("structure", *("cases",) * several, *names, *("change",) * two)
     rows = [
         _cells(row.name, *(row.cases,) * several, *row.dice)
-        + ("" if row.change is None else f"{row.change:+.3f}",) * two
+        + ("" if row.change is None else f"{_rounded(row.change):+.3f}",) * two
         for row in summary
     ]
     return [*_table([tuple(map(_short, title)), *rows]), *_sentences(names, summary, len(others[0]), several)]
@@ -137,10 +137,15 @@ def _sentences(names: Sequence[str], summary: list[StructureDices], cases: int, 
     each = ", ".join(f"{_short(name)} {mean:.3f}" for name, mean in zip(names, means, strict=True))
     said = [f"Mean Dice over the {_counted(count, 'structure')}{of} that all of them have: {each}."]
     if len(names) == 2:
-        changes = [round(row.change, 3) for row in summary if row.change is not None]
+        changes = [_rounded(row.change) for row in summary if row.change is not None]
         better, worse = sum(change > 0 for change in changes), sum(change < 0 for change in changes)
         said.append(f"{_short(names[1])} is better in {better}, worse in {worse}, and the same in the others.")
     return said
+
+
+def _rounded(change: float) -> float:
+    """Return a change as it is shown; never -0."""
+    return round(change, 3) + 0.0
 
 
 def _counted(count: int, what: str) -> str:

@@ -59,9 +59,9 @@ def summary_text(result: Mapping[str, Any]) -> str:
 
 
 def change_of(structure: Mapping[str, Any]) -> float | None:
-    """Return by how much the Dice of a structure has changed, as shown; ``None`` if not both models know it."""
+    """Return by how much the Dice of a structure has changed, as shown and never -0; ``None`` if not both know it."""
     before, now = structure["dice"]
-    return None if before is None or now is None else round(now - before, _DIGITS)
+    return None if before is None or now is None else round(now - before, _DIGITS) + 0.0
 
 
 def _order(change: float | None) -> float:
