@@ -150,6 +150,17 @@ def test_paths_that_windows_would_refuse_are_refused_before_anything_is_done(ste
     assert finetune(corrected, "--epochs", 5, "--work", corrected.folder.parent / "w", "--overwrite") == 0
 
 
+@pytest.mark.parametrize("folder", ["raw", "preprocessed"])
+def test_a_folder_of_an_earlier_version_is_refused_and_another_one_named(steps, corrected, capsys, folder):
+    work = corrected.folder.parent / "mine.training"
+    (work / folder / "Dataset001_mine").mkdir(parents=True)
+    assert finetune(corrected) == ExitCode.OUTPUT and steps.names == []
+    said = capsys.readouterr().err
+    assert f"{work / folder / 'Dataset001_mine'} was made by an earlier version" in said
+    assert f"Delete {work}, or choose another folder (-o or --work)." in said
+    assert finetune(corrected, "--work", work.with_name("else")) == 0
+
+
 def test_channels_are_those_of_the_model_unless_given(steps, corrected):
     assert finetune(corrected, "-device", "cpu") == 0
     (call,) = [call for call in steps.calls if call[0] == "collect"]

@@ -338,6 +338,7 @@ def test_what_the_command_says_of_its_options_is_said_of_the_dialog(tmp_path, mo
         "; Windows allows 10. Choose a folder with a shorter path for the new model, or give the cases shorter names."
     )
     assert "the same command again: it goes on there" in Path(finetune_command.__file__).read_text()
+    assert panel_words("Delete x, or choose another folder (-o or --work).").endswith("another file for the new model.")
     assert panel_words("and run the same command again: it goes on there.") == "and press Start: it goes on there."
 
 

@@ -45,6 +45,7 @@ def panel_words(fault: str) -> str:
             "Choose a folder with a shorter path for the new model, or give the cases shorter names."
         ),
         # the rest of these sentences is English in every language
+        "or choose another folder (-o or --work)": "or choose another file for the new model",
         "train the fold all": f'do not tick "{keep_a_fifth()}"',
         "run the same command again: it goes on there": "press " + _("Start") + ": it goes on there",
     }

@@ -215,6 +215,7 @@ def _finetune(options: argparse.Namespace, report: Report) -> int:
     except OSError as error:
         raise unwritable(work.root, error) from error
     with alone(work.root / ".lock", f"{work.root} is being used"):
+        _refuse_other_dataset(work)
         try:
             folders = ["-i", str(images), "-s", str(segmentations)]
             work.step("collect", [*_collected(options), *folders, "--channels", *(options.channels or begin.channels)])
@@ -390,6 +391,19 @@ def _refuse_long_paths(
         work.root,
         training_files(_DATASET, _results_name("0" * _STATE, options), _trained(begin, trainer), options.fold, names),
     )
+
+
+def _refuse_other_dataset(work: _Work) -> None:
+    """Refuse a folder with another dataset of the same number, as earlier versions have named it after the folder.
+
+    :raises OutputError: naming it.
+    """
+    for folder in (work.raw.parent, work.plans.parents[1]):
+        if others := [other for other in folder.glob(f"Dataset{ID:03d}_*") if other.name != _DATASET]:
+            raise OutputError(
+                f"{others[0]} was made by an earlier version or by another program, and no training can go on with "
+                f"it. Delete {work.root}, or choose another folder (-o or --work)."
+            )
 
 
 def _exported(options: argparse.Namespace, work: _Work, trained: Path) -> list[str]:
