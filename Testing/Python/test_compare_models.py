@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import weakref
 
 import pytest
 
 pytest.importorskip("nnunetv2")
 from classscale_training import commands  # noqa: E402
+from classscale_training.evaluation.drawn_cases import Candidate  # noqa: E402
 from ClassScaleSegLib.process.exit_codes import ExitCode  # noqa: E402
 from collect_cases import Training  # noqa: E402
+from conftest import small_dataset  # noqa: E402
 
 NAMES = {1: "organ 1", 2: "something else"}
 
@@ -53,6 +56,41 @@ def test_two_models_are_shown_side_by_side(drawn, model, tmp_path, capsys):
         rows = [(row["Case"], row["Other"]) for row in csv.DictReader(file) if row["Name"] == "organ 1"]
     assert rows == [("a", "old: 1"), ("b", "old: 1"), ("a", "new"), ("b", "new")]
     assert run(*words) == ExitCode.OUTPUT, "neither table nor results are replaced unasked"
+
+
+def test_a_model_is_freed_before_the_next_one_is_opened(drawn, model, monkeypatch):
+    opened: list[weakref.ref] = []
+    find = Candidate.found
+
+    class Run:
+        def __init__(self, candidate: Candidate) -> None:
+            assert not any(ref() for ref in opened), "two networks are in memory"
+            self.run = find(candidate).run
+            opened.append(weakref.ref(self))
+
+        def __call__(self, image):
+            return self.run(image)
+
+    class Found:
+        channels = 1
+
+        def __init__(self, candidate: Candidate) -> None:
+            self.candidate = candidate
+
+        @property
+        def run(self) -> Run:
+            return Run(self.candidate)
+
+    monkeypatch.setattr(Candidate, "found", lambda candidate: Found(candidate))
+    assert run(drawn.folder, "-m", model, "-m", "toy-120") == 0 and len(opened) == 2
+
+
+def test_models_of_other_channels_are_refused_before_anything_is_done(drawn, model, write_model, tmp_path, capsys):
+    two = write_model(dataset=small_dataset(channels=2), root=tmp_path / "two")
+    words = [drawn.folder, "-m", model, "-m", two, "--names", "one", "two"]
+    assert run(*words) == ExitCode.FAULT
+    output, error = capsys.readouterr()
+    assert "take different numbers of images of a case: one 1, two 2." in error and output == ""
 
 
 def test_a_single_model_is_compared_with_what_is_drawn(drawn, model, capsys):

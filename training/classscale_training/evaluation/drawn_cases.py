@@ -10,7 +10,7 @@ from typing import Any
 from ClassScaleSegLib.catalog.chosen import chosen_models
 from ClassScaleSegLib.commands.job_models import JobModels, completed_job, find_models
 from ClassScaleSegLib.errors import ClassScaleError
-from ClassScaleSegLib.images.comparison import ClassComparison, compare
+from ClassScaleSegLib.images.comparison import ClassComparison, Comparison, compare
 from ClassScaleSegLib.images.comparison_summary import GatheredCases, mean_dice, summarize_comparisons
 from ClassScaleSegLib.images.paired_cases import Pair
 from ClassScaleSegLib.images.paired_reading import read_pair
@@ -60,6 +60,19 @@ def candidates(models: Sequence[str], names: Sequence[str] | None, device: str) 
     return [Candidate(model, name, device) for model, name in zip(models, names, strict=True)]
 
 
+def common_channels(models: Sequence[Candidate]) -> int:
+    """Return how many images of each case the models take.
+
+    :raises ClassScaleError: if one takes more than another.
+    :raises ModelError: if one cannot be used.
+    """
+    counts = {model.name: model.found().channels for model in models}
+    if len(set(counts.values())) > 1:
+        each = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise ClassScaleError(f"The models take different numbers of images of a case: {each}. Compare others.")
+    return next(iter(counts.values()))
+
+
 class Comparisons:
     """The comparisons of all models with the same cases.
 
@@ -97,15 +110,17 @@ class Comparisons:
         :param table: names of its labels, instead of its own.
         :param tell: called with sentences on how it was read.
         """
-        grid = case.images[0]
+        compared, notices = list[Comparison](), dict[str, None]()
         try:
-            read = [read_pair(Pair(case.name, case.segmentation, file), (table, None), grid) for file in files]
-            compared = [compare(pair.reference, pair.other) for pair in read]
+            for file in files:  # one in memory after the other
+                pair = read_pair(Pair(case.name, case.segmentation, file), (table, None), case.images[0])
+                compared.append(compare(pair.reference, pair.other))
+                notices |= dict.fromkeys(pair.notices)
         except ClassScaleError as error:
             self.faults.append(error)
             tell(str(error))
             return
-        for notice in dict.fromkeys(notice for pair in read for notice in pair.notices):
+        for notice in notices:
             tell(notice)
         for gathers, comparison in zip(self._gathered, compared, strict=True):
             gathers.add(case.name, comparison)
@@ -132,7 +147,7 @@ def compare_models(
     compared, left = Comparisons(names), list(cases)
     folders = [results / f"{number}-{_file_name(name)}" for number, name in enumerate(names, 1)]
     for number, (model, folder) in enumerate(zip(models, folders, strict=True)):
-        run = model.found().run  # freed before the next one is opened
+        run = model.found().run
         for index, case in enumerate(list(left)):
             on_case(number * len(cases) + index, total, f"{model.name}: {case.name}")
             images = case.images[0] if len(case.images) == 1 else [*case.images]
@@ -145,6 +160,7 @@ def compare_models(
                 continue
             folder.mkdir(parents=True, exist_ok=True)
             found.write(folder / f"{case.name}.seg.nrrd", overwrite=True, keep_empty=True)
+        del run  # before the next one is opened
     for case in left:
         compared.add(case, [folder / f"{case.name}.seg.nrrd" for folder in folders], table, tell)
     return compared

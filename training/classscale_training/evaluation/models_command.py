@@ -21,7 +21,7 @@ from ClassScaleSegLib.process.exit_codes import ExitCode
 from ..data.collect.cases import Case, add_folders, listed, named_folders, pair_cases
 from ..data.findings import report
 from ..files import write_json
-from .drawn_cases import candidates, compare_models
+from .drawn_cases import candidates, common_channels, compare_models
 
 FACTS = "comparison.json"
 
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     images, segmentations = named_folders(options)
     table = None if options.labels is None else LabelTable.from_file(options.labels)
     models = candidates(options.model, options.names, options.device)
-    cases = _cases(images, segmentations, models[0].found().channels, options.cases)
+    cases = _cases(images, segmentations, common_channels(models), options.cases)
     if options.output is not None:
         check_writable(options.output, options.overwrite, TABLE_SUFFIXES)
     kept: Path | None = options.results
