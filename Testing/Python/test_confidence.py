@@ -68,6 +68,8 @@ def test_statistics_have_a_column_of_it_only_if_it_was_computed(tmp_path):
     rows = rows_of(tmp_path / "a.csv")
     assert list(rows[0])[-1] == "Confidence" and rows[2]["Confidence"] == ""
     assert [float(row["Confidence"]) for row in rows[:2]] == pytest.approx([0.9, 0.95], abs=1e-6)
+    replace(drawn(), labels=np.zeros((20, 20, 20), np.uint16)).write_statistics(tmp_path / "none.csv")
+    assert list(rows_of(tmp_path / "none.csv")[0]) == list(rows[0]), "tables of several cases have the same columns"
     replace(drawn(), confidence=None).write_statistics(tmp_path / "b.csv")
     assert tuple(rows_of(tmp_path / "b.csv")[0]) == statistics_columns(intensities=False)
     assert STATISTICS_DIGITS >= 7

@@ -290,7 +290,8 @@ class CaseResults(NamedTuple):
                 result.write(segmentation, keep_empty=keep_empty, source=dicom)
             for table in tables:
                 rows, measures = result.statistics(), measured.measures
-                write_statistics(table, rows, measures, result.table, overwrite, True, segmentation)
+                sure = self.confidence is not None
+                write_statistics(table, rows, measures, result.table, overwrite, True, segmentation, sure)
             measured.free_image()
             for output in reversed(self.outputs):  # the first one, which tells that a case is finished, comes last
                 if output != referred:

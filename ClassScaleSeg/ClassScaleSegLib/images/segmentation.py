@@ -161,8 +161,8 @@ class Segmentation:
         """
         measures = self.measures(image)
         referred = None if segmentation is None else Path(segmentation)
-        rows, intensities = self.statistics(), image is not None
-        write_statistics(Path(path), rows, measures, self.table, overwrite, intensities, referred)
+        rows, wanted = self.statistics(), (image is not None, referred, self.confidence is not None)
+        write_statistics(Path(path), rows, measures, self.table, overwrite, *wanted)
 
     def statistics(self) -> list[LabelVolume]:
         """Return voxels and volume of every class but the background, in table order; 0 voxels if it does not occur."""

@@ -105,6 +105,7 @@ def write_statistics(
     overwrite: bool,
     intensities: bool,
     segmentation: Path | None = None,
+    confidence: bool = False,
 ) -> None:
     """Write the size, the codes and the measures of each class; see `Segmentation.write_statistics`.
 
@@ -115,6 +116,7 @@ def write_statistics(
     :param overwrite: replace an existing file.
     :param intensities: whether to write the columns of the intensities.
     :param segmentation: for ``.sr.dcm``: the DICOM segmentation of the same result.
+    :param confidence: whether to write its column, also if nothing was found.
     :raises OutputError: if the suffix is not supported, the segmentation is missing, or the file cannot be written.
     """
     if suffix_of(path, STATISTICS_SUFFIXES) == REPORT_SUFFIX:
@@ -126,6 +128,5 @@ def write_statistics(
         with replacing(path, overwrite) as temporary, named(path):
             write_dicom_sr(temporary, measures, table, segmentation)
         return
-    confidence = has_confidence(measures.values())
     cells = statistics_cells(rows, measures, table, intensities, confidence)
     write_table(path, statistics_columns(intensities, confidence), cells, overwrite, STATISTICS_DIGITS)
