@@ -64,6 +64,13 @@ def test_two_models_are_shown_beside_each_other_on_the_cases_of_both(folders, tm
     ]
 
 
+def test_what_the_reference_lacks_is_told_once(folders, capsys):
+    drawing(4, 0).write(f"{folders[0]}/b.seg.nrrd", overwrite=True)
+    assert main(["compare", *folders]) == ExitCode.SOME_FAILED
+    error = capsys.readouterr().err
+    assert error.count(f"Structures that {folders[0]} lacks have no Dice there: b (spleen)\n") == 1
+
+
 def test_a_change_too_small_to_be_seen_has_no_minus():
     before, now = ({"a": [ClassComparison("liver", 1, 1, dice, 1.0, 1.0)]} for dice in (0.9, 0.8997))
     _title, line, _mean, changes = several_lines(["old", "new"], [before, now], False)

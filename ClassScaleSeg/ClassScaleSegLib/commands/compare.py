@@ -79,7 +79,7 @@ def compare_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
         for other, pairs, own in zip(others, found, together, strict=True):
             _tell_unpaired(reference, other, pairs)
             _tell_lacking(f"Structures that {other} has missed have a Dice of 0", own.missed, reporter)
-            _tell_lacking(f"Structures that {reference} lacks have no Dice there", own.undrawn, reporter)
+        _tell_lacking(f"Structures that {reference} lacks have no Dice there", _undrawn(together), reporter)
         if not rows[0]:
             lines = [no_comparison_line(bool(cases))]
         else:
@@ -173,6 +173,12 @@ def _tell_unpaired(first: Path, second: Path, found: Pairs) -> None:
     for names, there, missing in (found.without_other, first, second), (found.without_reference, second, first):
         if names:
             print(f"Only in {there}, not in {missing}: {some_names(names)}", file=sys.stderr, flush=True)
+
+
+def _undrawn(together: Sequence[Found]) -> dict[str, list[str]]:
+    """Return by case what the reference lacks there and any of the others has."""
+    cases = dict.fromkeys(case for own in together for case in own.undrawn)
+    return {case: list(dict.fromkeys(name for own in together for name in own.undrawn.get(case, ()))) for case in cases}
 
 
 def _tell_lacking(what: str, lacking: Mapping[str, Sequence[str]], reporter: Reporter) -> None:
