@@ -16,6 +16,7 @@ from ClassScaleSegLib import (
     open_model,
     segment,
 )
+from ClassScaleSegLib.inference.several_models import segment_parts
 from conftest import TOY, small_dataset, small_plans
 
 pytest.importorskip("nnunetv2")
@@ -107,6 +108,8 @@ def test_what_was_guessed_of_the_image_is_in_the_result(write_model, tmp_path):
         result.notices[0].startswith(f"{file} does not say how far its voxels are apart") and len(result.notices) == 1
     )
     assert result.notices[0] in told and result.without_islands(2).notices == result.notices
+    folder = write_model()
+    assert segment_parts(file, [folder, folder], Options(device="cpu")).notices == result.notices
 
 
 def test_threads_device_and_the_voxel_order_do_not_change_the_labels(write_model):

@@ -206,7 +206,7 @@ class _Merging:
     """
 
     def __init__(self, like: Segmentation, keep: bool) -> None:
-        self._geometry, self._keep = like.geometry, keep
+        self._geometry, self._keep, self._notices = like.geometry, keep, like.notices
         self._layers = [np.zeros_like(like.labels)]
         self._confidence = None if like.confidence is None else np.ones_like(like.confidence)
         self._homes: dict[int, int] = {}  # layer of each value
@@ -228,7 +228,8 @@ class _Merging:
     def result(self, table: LabelTable) -> Segmentation:
         """Return what was added, whose classes are in ``table``."""
         labels, *more = self._layers
-        return Segmentation(labels, table, self._geometry, self._confidence, more_layers=tuple(more))
+        found = (labels, table, self._geometry, self._confidence)
+        return Segmentation(*found, more_layers=tuple(more), notices=self._notices)
 
     def _free_layer(self, part: Segmentation, values: dict[int, int]) -> int:
         has = np.zeros(MAX_VALUE + 1, bool)
