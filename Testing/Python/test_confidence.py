@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import SimpleITK as sitk
 from ClassScaleSegLib import Geometry, LabelTable, Segmentation
 from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.errors import ImageError
-from ClassScaleSegLib.images.measures import measure
+from ClassScaleSegLib.images.measures import mean_by_label, measure
 from ClassScaleSegLib.images.statistics import STATISTICS_DIGITS, statistics_columns
 from ClassScaleSegLib.report import rendering
 from ClassScaleSegLib.report.case_files import case_path
@@ -53,6 +54,20 @@ def test_the_mean_in_each_structure_is_measured_whatever_the_slabs(monkeypatch):
     assert measure(labels, GRID)[1].confidence is None
     with pytest.raises(ImageError, match="The confidence has the shape"):
         measure(labels, GRID, None, confidence[1:])
+
+
+def test_the_mean_on_segments_takes_less_memory_than_the_label_map():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 300, (160, 160, 160)).astype(np.uint16)
+    confidence = generator.random(labels.shape, dtype=np.float32)
+    tracemalloc.start()
+    try:
+        found = mean_by_label(labels, confidence)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found[299] == pytest.approx(confidence[labels == 299].mean(dtype=np.float64)) and len(found) == 299
+    assert peak < 1.5 * labels.nbytes, "much of it are pieces, which do not grow with the image"
 
 
 def test_classes_that_overlap_have_the_confidence_of_their_own_voxels():

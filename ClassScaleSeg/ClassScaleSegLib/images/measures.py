@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import ImageError
+from .counts import voxel_counts
 from .geometry import Geometry
 
 _VOXELS_AT_ONCE = 1 << 17  # what is computed for so many voxels stays in the cache of the processor
@@ -235,9 +236,10 @@ def mean_by_label(labels: np.ndarray, numbers: np.ndarray) -> dict[int, float]:
     >>> mean_by_label(np.array([[[0, 1, 1, 3]]], np.uint16), np.array([[[9, 0.5, 1, 0.25]]], np.float32))
     {1: 0.75, 3: 0.25}
     """
-    counts = np.bincount(labels.reshape(-1))
-    sums = _sums(labels, numbers, len(counts))
-    return {value: float(sums[value] / counts[value]) for value in np.flatnonzero(counts).tolist() if value}
+    counts = voxel_counts(labels)
+    values = np.flatnonzero(counts).tolist()
+    sums = _sums(labels, numbers, values[-1] + 1)
+    return {value: float(sums[value] / counts[value]) for value in values if value}
 
 
 def _sums(labels: np.ndarray, numbers: np.ndarray, values: int) -> np.ndarray:
