@@ -58,6 +58,13 @@ def test_two_models_are_shown_side_by_side(drawn, model, tmp_path, capsys):
     assert run(*words) == ExitCode.OUTPUT, "neither table nor results are replaced unasked"
 
 
+def test_results_that_cannot_be_written_are_said_in_a_sentence(drawn, tmp_path, capsys):
+    (results := tmp_path / "results").mkdir()
+    (results / "1-old").touch()
+    assert run(drawn.folder, "-m", "toy-120", "--names", "old", "--results", results) == ExitCode.OUTPUT
+    assert f"{results / '1-old' / 'a.seg.nrrd'} cannot be written" in capsys.readouterr().err
+
+
 def test_a_model_is_freed_before_the_next_one_is_opened(drawn, model, monkeypatch):
     opened: list[weakref.ref] = []
     find = Candidate.found

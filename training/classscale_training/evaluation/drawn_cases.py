@@ -158,7 +158,6 @@ def compare_models(
                 tell(str(error))
                 left.remove(case)
                 continue
-            folder.mkdir(parents=True, exist_ok=True)
             found.write(folder / f"{case.name}.seg.nrrd", overwrite=True, keep_empty=True)
         del run  # before the next one is opened
     for case in left:
