@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -148,6 +149,13 @@ def test_paths_that_windows_would_refuse_are_refused_before_anything_is_done(ste
     corrected.case("b", NAMES)
     assert finetune(corrected, "--epochs", 5, "--fold", 0, "--overwrite") == ExitCode.OUTPUT
     assert finetune(corrected, "--epochs", 5, "--work", corrected.folder.parent / "w", "--overwrite") == 0
+    monkeypatch.setattr(path_lengths, "LONGEST", 10)
+    lengths = []
+    capsys.readouterr()
+    for words in ([], ["--missing", "unlabelled"]):
+        assert finetune(corrected, "--work", corrected.folder.parent / "w", "--overwrite", *words) == ExitCode.OUTPUT
+        lengths.append(int(re.search(r"paths of (\d+) letters", capsys.readouterr().err)[1]))
+    assert lengths[1] == lengths[0] + len("g001_"), "merged datasets have longer names of cases"
 
 
 @pytest.mark.parametrize("folder", ["raw", "preprocessed"])

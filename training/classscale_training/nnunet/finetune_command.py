@@ -31,7 +31,7 @@ from ClassScaleSegLib.process.exit_codes import ExitCode, exit_code, explain_exi
 from ClassScaleSegLib.process.parent_watch import ParentWatch
 
 from ..data.collect.cases import add_folders, named_folders
-from ..data.collect.plan import MISSING, OVERLAP
+from ..data.collect.plan import MISSING, OVERLAP, UNLABELLED, group_prefix
 from ..data.collect.record import RECORD
 from ..evaluation.models_command import FACTS
 from ..files import alone, read_json, write_json
@@ -386,7 +386,9 @@ def _refuse_long_paths(
     :param segmentations: folder with a file for each case.
     :raises OutputError: if there would be such a file.
     """
-    names = segmentation_files(segmentations) if segmentations.is_dir() else ()
+    names = list(segmentation_files(segmentations)) if segmentations.is_dir() else []
+    if options.missing == UNLABELLED:
+        names = [f"{group_prefix(0)}{name}" for name in names]  # as in merged datasets
     refuse_long_paths(
         work.root,
         training_files(_DATASET, _results_name("0" * _STATE, options), _trained(begin, trainer), options.fold, names),

@@ -242,10 +242,10 @@ class _Planner:
             without = [names[value] for value in sorted(every - known)]
             labels = {0: (0, *sorted(every - known)), **{value: (value,) for value in sorted(known)}}
             what = f"without {listed(without, _MOST_CASES)}" if without else "all structures"
-            name = f"{_prefix(number)[:-1]} ({what})"
-            datasets.append(SourceDataset(name, _prefix(number), float(numbers.count(number)), labels))
+            name = f"{group_prefix(number)[:-1]} ({what})"
+            datasets.append(SourceDataset(name, group_prefix(number), float(numbers.count(number)), labels))
         merged = Merged((BACKGROUND, *table.names.values()), (), None, tuple(datasets))
-        return tuple(groups), merged, [_prefix(number) for number in numbers]
+        return tuple(groups), merged, [group_prefix(number) for number in numbers]
 
     def _refuse_missing(self, lacking: Mapping[str, frozenset[int]], table: LabelTable) -> None:
         of_structure: dict[int, list[str]] = {}
@@ -270,5 +270,9 @@ def _voxels(count: int) -> str:
     return f"{count:,} voxel{'s' * (count != 1)}"
 
 
-def _prefix(group: int) -> str:
+def group_prefix(group: int) -> str:
+    """Return what the names of the cases of a group begin with, if what they lack may be there.
+
+    :param group: its number, from 0.
+    """
     return f"g{group + 1:03d}_"
