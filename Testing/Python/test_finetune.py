@@ -237,6 +237,20 @@ def test_a_training_that_is_done_is_compared_though_other_cases_were_trained_on_
     assert call[call.index("--cases") + 1] == "a"
 
 
+def test_a_comparison_that_is_stopped_says_that_there_is_a_new_model(steps, corrected, capsys, monkeypatch):
+    corrected.case("b", NAMES)
+
+    def interrupted(arguments, *more):
+        if arguments[0] == "compare-models":
+            raise KeyboardInterrupt
+        return steps(arguments, *more)
+
+    monkeypatch.setattr(finetune_command, "run_subcommand", interrupted)
+    assert finetune(corrected, "--fold", 0) == ExitCode.CANCELLED
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith(f"{corrected.folder.parent / 'mine.zip'} is written, but was not compared. To do so: class")
+
+
 def test_cases_that_cannot_be_divided_again_leave_the_new_model(steps, corrected, capsys):
     corrected.case("b", NAMES)
     assert finetune(corrected, "--fold", 0) == 0

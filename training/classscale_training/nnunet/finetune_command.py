@@ -360,8 +360,16 @@ def _compare(options: argparse.Namespace, work: _Work, begin: _Begin, output: Pa
         why = str(unwritable(facts, error))
     except ClassScaleError as error:
         why = str(error)
-    again = shlex.join(["classscaleseg-train", "compare-models", *cases, *models])
+    except KeyboardInterrupt:
+        work.report.line(f"{output} is written, but was not compared. To do so: {_again(cases, models)}")
+        raise
+    again = _again(cases, models)
     work.report.line(f"The new model is written, but could not be compared: {why} To try again: {again}")
+
+
+def _again(cases: Sequence[str], models: Sequence[str]) -> str:
+    """Return the command that compares models, as a user types it."""
+    return shlex.join(["classscaleseg-train", "compare-models", *cases, *models])
 
 
 def _splits_of(work: _Work, trained: Path, fold: str) -> Path:
