@@ -130,7 +130,7 @@ def images(tmp_path_factory) -> Path:
     return folder
 
 
-def test_many_cases_have_it_in_their_table_and_on_their_page(images, tmp_path, monkeypatch):
+def test_many_cases_have_it_in_their_table_and_on_their_page(images, tmp_path, monkeypatch, capsys):
     """Also where a later run adds a case that is finished from its files."""
     monkeypatch.setattr(rendering, "_failed", ["is not tried in this test"])
     table, report = tmp_path / "all.csv", tmp_path / "report"
@@ -154,3 +154,14 @@ def test_many_cases_have_it_in_their_table_and_on_their_page(images, tmp_path, m
         json.loads((report / "report.json").read_text(encoding="utf-8"))["cases"][0]["structures"]
         == cases[0]["structures"]
     )
+    shutil.rmtree(tmp_path / "out" / ".classscaleseg" / "statistics")
+    (tmp_path / "confidence" / "a.nrrd").write_bytes(b"damaged")
+    whole = sitk.ReadImage(str(file := tmp_path / "confidence" / "b.nrrd"))
+    sitk.WriteImage(whole * 2, str(file))
+    capsys.readouterr()
+    assert main([*map(str, words)]) == ExitCode.OK
+    said = capsys.readouterr().err
+    for case in "ab":
+        file = tmp_path / "confidence" / f"{case}.nrrd"
+        assert f"{case} is not in the table. {file} is not the confidence of " in said
+        assert f"Segment {case} again (--overwrite)." in said

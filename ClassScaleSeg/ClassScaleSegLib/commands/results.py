@@ -39,6 +39,7 @@ from .job_models import JobModels
 from .reporting import Reporter
 
 STATISTICS_FORMATS = (".csv",)  # of the statistics of many cases, by default
+_CERTAIN = 1.001  # the most confidence: a probability of float32, rounded
 _BIDS_TABLES = ("look-up table", "sidecar")
 
 
@@ -67,9 +68,7 @@ class Measured:
         elif own.distance(grid) > min(grid.spacing) / 2:
             raise _of_another_image(self._case)
         if confidence is not None and confidence.is_file():
-            image = read_on_grid(confidence, grid)
-            assert image.voxels is not None  # an image that was just read has its voxels
-            self._result = replace(self._result, confidence=image.voxels[0].copy())  # they end with the image
+            self._result = replace(self._result, confidence=_read_confidence(confidence, grid, self._case))
         return self._result
 
     @property
@@ -86,6 +85,23 @@ class Measured:
     def free_image(self) -> None:
         """Free the voxels; asking for them reads them again."""
         self.__dict__.pop("_image", None)
+
+
+def _read_confidence(file: Path, grid: Geometry, case: Case) -> np.ndarray:
+    """Read the confidence of a finished case, ``(z, y, x)``.
+
+    :raises ImageError: if the file is damaged, or something else.
+    """
+    try:
+        image = read_on_grid(file, grid)
+        assert image.voxels is not None  # an image that was just read has its voxels
+        if image.voxels.min() >= 0 and image.voxels.max() <= _CERTAIN:
+            return image.voxels[0].copy()  # they end with the image
+    except ImageError:
+        pass
+    raise ImageError(
+        f"{file} is not the confidence of {case.output}, or is damaged. Segment {case.name} again (--overwrite)."
+    )
 
 
 def read_finished(file: Path, table: LabelTable) -> tuple[Segmentation, list[str]]:
