@@ -828,6 +828,7 @@ SENTENCES = (
     _("{file} is not a safetensors file ({tensor} has no shape)."),
     _("{file} is not a safetensors file of a network: its header has more than {max_header} bytes."),
     _("{file} is not a whole model, and there is no plans.json in the folders above: give the folder that contains plans.json, dataset.json and fold_0, an exported zip or a bundle."),
+    _("{file} is not the confidence of {output}, or is damaged. Segment {name} again (--overwrite)."),
     _("{file} is not valid JSON ({error})."),
     _("{file} is of another case, {name}."),
     _("{file} is on another grid than {name}"),

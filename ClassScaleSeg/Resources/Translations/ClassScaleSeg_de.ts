@@ -3799,6 +3799,10 @@
         <translation>{file} ist kein ganzes Modell, und in den Ordnern darüber ist keine plans.json: Geben Sie den Ordner an, der plans.json, dataset.json und fold_0 enthält, eine exportierte Zip-Datei oder ein Paket.</translation>
     </message>
     <message>
+        <source>{file} is not the confidence of {output}, or is damaged. Segment {name} again (--overwrite).</source>
+        <translation>{file} ist nicht die Konfidenz von {output} oder ist beschädigt. Segmentieren Sie {name} noch einmal (--overwrite).</translation>
+    </message>
+    <message>
         <source>{file} is not valid JSON ({error}).</source>
         <translation>{file} ist kein gültiges JSON ({error}).</translation>
     </message>
