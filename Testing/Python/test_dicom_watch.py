@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from archive_fixtures import no_credentials, series, server, shelf  # noqa: F401  (fixtures)
-from ClassScaleSegLib.commands import dicom_watch
+from ClassScaleSegLib.commands import watch_loop, watch_work
 from ClassScaleSegLib.commands.main import ExitCode, main
 from fetching_fixtures import given, uid  # noqa: F401  (fixtures)
 from reading_server import Shelf
@@ -61,7 +61,7 @@ def child(monkeypatch, tmp_path_factory):
     _, path, _ = written(folder, volume=planes())
     Child.folder, Child.content, Child.made, Child.error, Child.kind = folder, path.read_bytes(), [], "", ""
     monkeypatch.setattr(Child, "seen", staticmethod(lambda: None))
-    monkeypatch.setattr(dicom_watch, "SegmentationProcess", Child)
+    monkeypatch.setattr(watch_work, "SegmentationProcess", Child)
     return Child.made
 
 
@@ -77,8 +77,8 @@ def looks(monkeypatch):
         then.pop(0)()
 
     clock = [0.0]
-    monkeypatch.setattr(dicom_watch.time, "sleep", sleep)
-    monkeypatch.setattr(dicom_watch.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(watch_loop.time, "sleep", sleep)
+    monkeypatch.setattr(watch_loop.time, "monotonic", lambda: clock[0])
     return then
 
 
@@ -230,14 +230,14 @@ def test_only_wanted_series_are_fetched(shelf, server, given, uid, child, tmp_pa
 
 
 def test_the_last_days_are_counted_anew_at_each_look(shelf, server, given, child, looks, tmp_path, monkeypatch):
-    class Today(dicom_watch.date):
+    class Today(watch_loop.date):
         day_now = 30
 
         @classmethod
         def today(cls):
             return cls(2026, 11, cls.day_now)
 
-    monkeypatch.setattr(dicom_watch, "date", Today)
+    monkeypatch.setattr(watch_loop, "date", Today)
     looks += [lambda: setattr(Today, "day_now", 29)]
     common = ["--from", shelf.address, "--modality", "CT", "--no-send", "-m", "toy-120", "-o", str(tmp_path)]
     assert main(["dicom", "watch", *common, "--days", "2"]) == ExitCode.CANCELLED
@@ -368,7 +368,7 @@ def test_a_result_of_another_patient_than_the_archive_names_is_not_sent(
 def test_a_result_is_sent_also_after_many_attempts(
     shelf, server, given, uid, child, looks, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(dicom_watch, "_MOST_ATTEMPTS", 2)
+    monkeypatch.setattr(watch_loop, "_MOST_ATTEMPTS", 2)
     server.answer = lambda instances: (503, {"Content-Type": "text/plain"}, b"busy")
     looks += [nothing] * 20
     looks.append(lambda: setattr(server, "answer", None))

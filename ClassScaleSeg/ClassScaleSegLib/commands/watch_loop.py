@@ -1,0 +1,169 @@
+"""The loop of ``classscaleseg dicom watch``: which series are due, and what is said of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from dataclasses import asdict, replace
+from datetime import date, timedelta
+
+from ..archive.asking import Asking, asking
+from ..archive.connection import Archive, NotReached
+from ..archive.criteria import Criteria
+from ..archive.searching import MOST_LOOKED_THROUGH, Search, Series
+from ..errors import ArchiveError, ClassScaleError, OutputError
+from ..process.exit_codes import ExitCode
+from ..process.terminal import on_one_line
+from .watch_record import DONE, FAILED, LEFT_OUT, SeriesRecord
+from .watch_work import NoVolume, SeriesWork
+
+_MOST_ATTEMPTS = 8  # at a series, each after twice the time, until the command is started again
+
+
+class Watch:
+    """Looks for series again and again, and works on those that are due, one by one.
+
+    :param options: of the command.
+    """
+
+    def __init__(self, options: argparse.Namespace, archive: Archive, criteria: Criteria, work: SeriesWork) -> None:
+        self._options, self._archive, self._criteria, self._work = options, archive, criteria, work
+        self._counts: dict[str, int] = {}  # images of each series at the last look
+        self._failures: dict[str, tuple[int, float]] = {}  # how many of a series, and when it is due again
+        self._fault = ""  # that was told last of the archive, or of the folder
+        self._notices: set[str] = set()  # of the last look
+        self._passed_over = False  # there are series of which it is not clear what is to be done
+
+    def run(self) -> ExitCode:
+        """Work until it is stopped, or with ``--once`` until nothing is due."""
+        all_done = True
+        while True:
+            begin = time.monotonic()
+            try:
+                with asking(self._archive) as ask:
+                    due = self._due(ask)
+                for series, images, patient in due:
+                    with asking(self._archive) as ask:
+                        all_done = self._do(ask, series, images, patient) and all_done
+                self._fault = ""
+            except (ArchiveError, OutputError) as error:  # the archive may come back, and the disk have room again
+                if self._options.once:
+                    raise
+                if str(error) != self._fault:
+                    self._fault = str(error)
+                    _tell(f"{_now()} {error} The next look is in {self._options.every:g} s.")
+            if self._options.once:
+                return ExitCode.OK if all_done and not self._passed_over else ExitCode.SOME_FAILED
+            time.sleep(max(0.0, self._options.every - (time.monotonic() - begin)))
+
+    def _due(self, ask: Asking) -> list[tuple[Series, int, str]]:
+        """Return the series on which there is something to do, how many images each has, and the ID of its patient.
+
+        A series has arrived if it has as many images as at the last look.
+        """
+        search, due = Search(ask), []
+        self._passed_over = False
+        criteria = self._criteria
+        if self._options.days is not None:
+            first = date.today() - timedelta(days=self._options.days - 1)
+            criteria = replace(criteria, dates=(f"{first:%Y%m%d}", ""))
+        studies = search.studies(criteria, MOST_LOOKED_THROUGH)
+        counts: dict[str, int] = {}
+        studies_of: dict[str, str] = {}  # in which each series was first
+        for series, patient in ((series, study.patient) for study in studies for series in study.series):
+            part = self._options.series_description
+            if part is not None and part.casefold() not in series.description.casefold():
+                continue
+            try:
+                record = self._work.records.read(series.uid)
+            except OutputError as error:
+                search.notices.append(str(error))
+                self._passed_over = True
+                continue
+            study = studies_of.setdefault(series.uid, series.study if record is None else record.study)
+            if study != series.study:
+                search.notices.append(
+                    f"The series {series.uid} of the study {series.study} is passed over: it was in the study {study} "
+                    "too, or before. If it was moved, delete its record, and it is segmented again."
+                )
+                self._passed_over = True
+                continue
+            images = series.images if series.images is not None else len(search.images(series) or ())
+            counts[series.uid] = images
+            arrived = self._options.once or self._counts.get(series.uid) == images
+            if images > self._counts.get(series.uid, images):
+                self._failures.pop(series.uid, None)
+            wanted = images >= self._options.least_images and (record is None or record.is_due(images))
+            if arrived and wanted and time.monotonic() >= self._failures.get(series.uid, (0, 0.0))[1]:
+                due.append((series, images, patient))
+        self._counts = counts
+        for notice in search.notices:
+            if notice not in self._notices:  # not again at every look
+                _tell(f"{_now()} {notice}")
+        self._notices = set(search.notices)
+        return due
+
+    def _do(self, ask: Asking, series: Series, images: int, patient: str) -> bool:
+        """Work on a series; return whether it is done, or nothing of it is wanted.
+
+        :raises NotReached: if the archive cannot be reached. The series stays due.
+        :raises OutputError: if what has become of it cannot be recorded.
+        """
+        begin, work = time.monotonic(), self._work
+        try:
+            done = work.run(ask, series, images, patient)
+        except NotReached:
+            raise
+        except ClassScaleError as error:
+            failed = work.made or SeriesRecord(series.uid, series.study, images, FAILED)
+            failed = replace(failed, reason=str(error), state=LEFT_OUT if isinstance(error, NoVolume) else failed.state)
+            if failed.state == LEFT_OUT:
+                self._forget_images(series)
+            else:
+                self._wait(series, for_ever=work.made is not None or isinstance(error, OutputError))
+            work.records.write(failed)
+            self._say(series, failed, begin)
+            return failed.state == LEFT_OUT
+        self._failures.pop(series.uid, None)
+        self._forget_images(series)
+        self._say(series, done, begin)
+        return True
+
+    def _wait(self, series: Series, for_ever: bool) -> None:
+        """Let a series rest after a failure: twice as long after each, and after the last one until the next start.
+
+        :param for_ever: try it again after the last one, too.
+        """
+        count = min(self._failures.get(series.uid, (0, 0.0))[0] + 1, _MOST_ATTEMPTS)
+        rest = self._options.every * 2**count if for_ever or count < _MOST_ATTEMPTS else math.inf
+        self._failures[series.uid] = count, time.monotonic() + rest
+
+    def _forget_images(self, series: Series) -> None:
+        if not self._options.keep_images:
+            self._work.remove_images(series)
+
+    def _say(self, series: Series, record: SeriesRecord, begin: float) -> None:
+        """Print a line on a series. It names no patient."""
+        seconds = round(time.monotonic() - begin, 1)
+        if self._options.json:
+            print(json.dumps({"time": _now(), **asdict(record), "seconds": seconds}), flush=True)
+            return
+        what = on_one_line(f"{series.modality} {series.description[:40]}".strip())
+        text = f"{record.structures} structures in {seconds:g} s, {'kept' if self._work.target is None else 'sent'}"
+        if record.state != DONE:
+            count, due = self._failures.get(series.uid, (0, 0.0))
+            ends = self._options.once or count == 0 or due == math.inf
+            again = "" if ends else f" It is tried again in {due - time.monotonic():.0f} s."
+            text = f"{'left out' if record.state == LEFT_OUT else 'failed'}. {on_one_line(record.reason)}{again}"
+        print(f"{_now()} {series.uid} ({what}, {record.images} images): {text}", flush=True)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _tell(text: str) -> None:
+    print(on_one_line(text), file=sys.stderr, flush=True)

@@ -1,0 +1,149 @@
+"""What ``classscaleseg dicom watch`` does with one series: fetch, segment and send it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..archive.asking import Asking
+from ..archive.connection import Archive
+from ..archive.fetching import SeriesFetch
+from ..archive.files import find_dicom_files
+from ..archive.received import look_at
+from ..archive.searching import Series
+from ..archive.sending import send
+from ..errors import ArchiveError, ClassScaleError, ImageError, OutputError, named, reason
+from ..files import replacing
+from ..images.dicom.deflate import read_header
+from ..process.job import Job
+from ..process.segmentation import SegmentationProcess
+from .watch_record import DONE, SEGMENTED, Records, SeriesRecord
+
+
+class NoVolume(ClassScaleError):
+    """The images of a series are nothing that can be segmented."""
+
+
+class SeriesWork:
+    """Works on series, one by one.
+
+    :ivar records: of what has become of them.
+    :ivar target: archive for the results; ``None``: they stay in the folder.
+    :ivar made: the record of the series that is worked on, once it is segmented.
+    :param job: a job with models and options, but without images.
+    """
+
+    def __init__(self, folder: Path, job: Job, target: Archive | None) -> None:
+        self.records, self.target = Records(folder / "records"), target
+        self.made: SeriesRecord | None = None
+        self._folder, self._job = folder, job
+
+    def run(self, ask: Asking, series: Series, images: int, patient: str) -> SeriesRecord:
+        """Fetch, segment and send a series; what an earlier attempt has done is not done again.
+
+        :param images: that the series has now.
+        :param patient: ID of its patient, as the archive tells it.
+        :returns: the record that it is done, which is written.
+        :raises NotReached: if an archive cannot be reached.
+        :raises NoVolume: if it cannot be segmented because of what it is.
+        :raises ClassScaleError: if it cannot be fetched, segmented or sent.
+        :raises OutputError: if something cannot be written or deleted.
+        """
+        self.made = None
+        record = self.records.read(series.uid)
+        self.made = record if record is not None and record.state == SEGMENTED and record.images == images else None
+        result = self._folder / "results" / f"{series.uid}.seg.dcm"
+        if self.made is None or not _is_whole(result):
+            self.made = None
+            self.made = self._segment(ask, series, result, images)
+            self.records.write(self.made)
+        if _is_of_another(result, patient):
+            self.made = None
+            self.remove_images(series)
+            _remove([result])
+            raise ClassScaleError(
+                "The images name another patient (PatientID) than the archive does, as after a correction there. They "
+                "and the result were deleted here, and nothing was sent."
+            )
+        if self.target is not None:
+            _send(result, self.target)
+        done = replace(self.made, state=DONE, reason="")
+        self.records.write(done)
+        return done
+
+    def remove_images(self, series: Series) -> None:
+        """Delete the images that were fetched."""
+        shutil.rmtree(self._folder / "images" / series.uid, ignore_errors=True)
+
+    def _segment(self, ask: Asking, series: Series, result: Path, images: int) -> SeriesRecord:
+        """Fetch a series, segment it in a child process, and return a record of it.
+
+        :raises ArchiveError: if not all of its images come.
+        :raises NoVolume: if it cannot be segmented because of what it is.
+        :raises ClassScaleError: if it cannot be segmented.
+        """
+        fetched = SeriesFetch(ask, series, self._folder / "images").run()
+        if not fetched.whole:
+            faults = fetched.faults or [f"{fetched.images} of {fetched.expected or '?'} images came."]
+            raise ArchiveError(" ".join(faults))
+        _remove(fetched.others)  # as of an attempt before the archive has deleted or moved images
+        with SegmentationProcess() as process:
+            made = process.work_folder / "result.seg.dcm"
+            process.job = replace(self._job, images=(str(fetched.folder.resolve()),), output=made)
+            process.start()
+            if process.wait() != "finished":
+                kind = NoVolume if process.kind == ImageError.__name__ else ClassScaleError
+                raise kind(process.error or "The segmentation has ended without a word.")
+            with replacing(result, overwrite=True) as temporary, named(result):
+                shutil.copyfile(made, temporary)
+            structures = int(process.result.get("structures") or 0)
+        images = max(images, fetched.expected or 0)  # more may have come since the look
+        return SeriesRecord(series.uid, series.study, images, SEGMENTED, structures)
+
+
+def _is_whole(result: Path) -> bool:
+    """Return whether a result is there, and not cut or damaged, as after the power has failed."""
+    try:
+        _ = look_at(result)
+    except (ArchiveError, OSError):
+        return False
+    return True
+
+
+def _is_of_another(result: Path, patient: str) -> bool:
+    """Return whether a result names another patient than the archive does. Archives may garble letters beyond ASCII.
+
+    :param patient: ID, as the archive tells it; empty if it does not.
+    :raises OutputError: if the result cannot be read.
+    """
+    try:
+        found = str(read_header(result).get("PatientID") or "").strip()
+    except OSError as error:
+        raise OutputError(f"{result} cannot be read ({reason(error)}). Correct its permissions.") from error
+    return bool(patient and found) and patient.isascii() and found.isascii() and patient != found
+
+
+def _send(result: Path, target: Archive) -> None:
+    """Send a result.
+
+    :raises ArchiveError: if the archive does not store it.
+    """
+    for sent in send(find_dicom_files([result]), target):
+        if not sent.arrived:
+            raise ArchiveError(
+                f"{target.address} has not stored the result ({sent.state}). {sent.reason or ''}".strip()
+            )
+
+
+def _remove(files: Sequence[Path]) -> None:
+    """Delete files.
+
+    :raises OutputError: if that is not possible.
+    """
+    for file in files:
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{file} cannot be deleted ({reason(error)}). Delete it.") from error
