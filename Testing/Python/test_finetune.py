@@ -207,6 +207,12 @@ def events_in(text):
     return [event for line in text.splitlines() if (event := parse_event(line))]
 
 
+def test_a_termination_signal_means_afterwards_what_it_meant_before(steps, corrected):
+    before = signal.getsignal(signal.SIGTERM)
+    assert finetune(corrected, "--json-progress") == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_programs_get_the_comparison(steps, corrected, capsys):
     corrected.case("b", NAMES)
     assert finetune(corrected, "--fold", 0, "--json-progress") == 0

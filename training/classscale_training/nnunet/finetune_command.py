@@ -14,8 +14,8 @@ import hashlib
 import shlex
 import signal
 import threading
-from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,14 +187,25 @@ def run(options: argparse.Namespace) -> int:
     if not options.json_progress:
         return _finetune(options, Report(epochs, options.fold != "all"))
     report = JsonReport(epochs, options.fold != "all")
-    with ParentWatch(*options.stop_with_parent) if options.stop_with_parent else nullcontext():
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # with which the parent asks to stop
+    with _watched(options):
         try:
             return _finetune(options, report)
         except ClassScaleError as error:
             report.failed("", str(error))
             return int(exit_code(error))
+
+
+@contextmanager
+def _watched(options: argparse.Namespace) -> Iterator[None]:
+    """Let the parent end the command within the block, by a termination signal or by its own end."""
+    embedded = threading.current_thread() is not threading.main_thread()  # which alone can catch signals
+    before = None if embedded else signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with ParentWatch(*options.stop_with_parent) if options.stop_with_parent else nullcontext():
+            yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _finetune(options: argparse.Namespace, report: Report) -> int:
