@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import ImageError
-from .counts import voxel_counts
 from .geometry import Geometry
 
 _VOXELS_AT_ONCE = 1 << 17  # what is computed for so many voxels stays in the cache of the processor
@@ -113,7 +112,7 @@ def measure(
     found = {value: shapes.of(value, inside.get(value)) for value in np.flatnonzero(shapes.voxels).tolist()}
     if confidence is None:
         return found
-    sums = _sums(labels[box], confidence[box], len(shapes.voxels))
+    sums = sums_by_label(labels[box], confidence[box], len(shapes.voxels))
     return {value: replace(one, confidence=float(sums[value] / one.voxels)) for value, one in found.items()}
 
 
@@ -227,23 +226,16 @@ def _surface_of_neighbours(geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
     return bits @ area[:8], bits @ area[8:]
 
 
-def mean_by_label(labels: np.ndarray, numbers: np.ndarray) -> dict[int, float]:
-    """Return the mean of numbers in the voxels of each label value but 0 that occurs.
+def sums_by_label(labels: np.ndarray, numbers: np.ndarray, values: int) -> np.ndarray:
+    """Return the sum of numbers in the voxels of each label value, float64 ``(values,)``.
 
     :param labels: uint16 ``(z, y, x)``.
     :param numbers: such as the confidence, float32 ``(z, y, x)``.
+    :param values: the largest label value, plus 1.
 
-    >>> mean_by_label(np.array([[[0, 1, 1, 3]]], np.uint16), np.array([[[9, 0.5, 1, 0.25]]], np.float32))
-    {1: 0.75, 3: 0.25}
+    >>> sums_by_label(np.array([[[1, 1, 3]]], np.uint16), np.array([[[0.5, 1, 0.25]]], np.float32), 4).tolist()
+    [0.0, 1.5, 0.0, 0.25]
     """
-    counts = voxel_counts(labels)
-    values = np.flatnonzero(counts).tolist()
-    sums = _sums(labels, numbers, values[-1] + 1)
-    return {value: float(sums[value] / counts[value]) for value in values if value}
-
-
-def _sums(labels: np.ndarray, numbers: np.ndarray, values: int) -> np.ndarray:
-    """Return the sum of the numbers in the voxels of each label value, float64 ``(values,)``."""
     depth, sums = max(1, _VOXELS_AT_ONCE // labels[0].size), np.zeros(values)
     for start in range(0, len(labels), depth):
         slab = labels[start : start + depth].reshape(-1)

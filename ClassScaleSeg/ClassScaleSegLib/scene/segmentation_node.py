@@ -15,7 +15,7 @@ from ..errors import OutputExistsError
 from ..images.counts import LabelVolume
 from ..images.geometry import Geometry
 from ..images.layers import layer_counts, layer_of_values
-from ..images.measures import mean_by_label
+from ..images.measures import sums_by_label
 from ..images.seg_nrrd import index_to_ras, terminology_entry
 from ..images.segmentation import Segmentation
 from .confidence import note_confidence
@@ -88,7 +88,7 @@ def fill_segmentation_node(
             text = converter.SerializeImageGeometry(whole)
             vtk_segmentation.SetConversionParameter(converter.GetReferenceImageGeometryParameterName(), text)
         following = ""  # the segment that the next one is inserted before
-        sure = _confidences(segmentation)
+        sure = _confidences(segmentation, rows)
         segments = {label.id: _segment(label, sure.get(label.value)) for label in labels}
         for identifier, segment in kept.items():
             segment.DeepCopyMetadata(segments[identifier])
@@ -122,14 +122,16 @@ def _remove_segments(segmentation: vtkSegmentation, names: dict[str, str]) -> di
     return kept
 
 
-def _confidences(segmentation: Segmentation) -> dict[int, float]:
+def _confidences(segmentation: Segmentation, rows: Sequence[LabelVolume]) -> dict[int, float]:
     """Return the mean confidence of each class that was found; nothing if it was not computed."""
-    if segmentation.confidence is None:
+    found = [row for row in rows if row.voxels]
+    if segmentation.confidence is None or not found:
         return {}
-    found: dict[int, float] = {}
+    values = int(max(layer.max(initial=0) for layer in segmentation.layers)) + 1
+    sums = np.zeros(values)
     for layer in segmentation.layers:
-        found |= mean_by_label(layer, segmentation.confidence)
-    return found
+        sums += sums_by_label(layer, segmentation.confidence, values)
+    return {row.value: float(sums[row.value]) / row.voxels for row in found}
 
 
 def _segment(label: Label, confidence: float | None) -> vtkSegment:
