@@ -12,6 +12,7 @@ from ClassScaleSegLib.models.torchvision_import import make_torchvision_importab
 from ..files import read_json
 
 PLANS, TRAINER = "ClassScalePlans", "ClassScaleTrainer"  # the default ones
+LENGTHS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)  # epochs of trainers, besides nnU-Net's 1000
 _NO_TRAINER = "Could not find requested nnunet trainer"  # nnU-Net's words
 
 __all__ = [

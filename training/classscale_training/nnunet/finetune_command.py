@@ -36,7 +36,7 @@ from ..data.collect.record import RECORD
 from ..evaluation.models_command import FACTS
 from ..files import alone, read_json, write_json
 from ..processes.subcommand import Ended, run_subcommand
-from .environment import PLANS, TRAINER, find_trainer, make_torchvision_importable
+from .environment import LENGTHS, PLANS, TRAINER, find_trainer, make_torchvision_importable
 from .finetune_report import JsonReport, Report
 from .path_lengths import refuse_long_paths, training_files
 from .planning_arguments import count
@@ -281,8 +281,6 @@ def trainer_of(epochs: int) -> str:
 
     :raises ClassScaleError: if there is none.
     """
-    from .trainer_variants import LENGTHS
-
     if epochs != 1000 and epochs not in LENGTHS:
         raise ClassScaleError(
             f"There is no trainer with {epochs} epochs. Choose {', '.join(map(str, sorted((*LENGTHS, 1000))))}."

@@ -1,8 +1,7 @@
 """Variants of ClassScaleTrainer with fewer or more epochs or without mirroring, named as nnU-Net names its own."""
 
+from .environment import LENGTHS
 from .trainer import ClassScaleTrainer
-
-LENGTHS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)  # epochs, besides nnU-Net's 1000
 
 
 class ClassScaleTrainer_NoMirroring(ClassScaleTrainer):
