@@ -20,7 +20,7 @@ pytest.importorskip("nnunetv2")
 import collect_cases  # noqa: E402
 from classscale_training import commands  # noqa: E402
 from classscale_training.files import write_json  # noqa: E402
-from classscale_training.nnunet import finetune_command, path_lengths  # noqa: E402
+from classscale_training.nnunet import finetune_work, path_lengths  # noqa: E402
 from classscale_training.nnunet.finetune_report import JsonReport, Report  # noqa: E402
 from classscale_training.processes import subcommand  # noqa: E402
 from ClassScaleSegLib.models.summary import summarize  # noqa: E402
@@ -83,7 +83,7 @@ class Steps:
 @pytest.fixture
 def steps(monkeypatch) -> Steps:
     steps = Steps()
-    monkeypatch.setattr(finetune_command, "run_subcommand", steps)
+    monkeypatch.setattr(finetune_work, "run_subcommand", steps)
     return steps
 
 
@@ -251,7 +251,7 @@ def test_a_comparison_that_is_stopped_says_that_there_is_a_new_model(steps, corr
             raise KeyboardInterrupt
         return steps(arguments, *more)
 
-    monkeypatch.setattr(finetune_command, "run_subcommand", interrupted)
+    monkeypatch.setattr(finetune_work, "run_subcommand", interrupted)
     assert finetune(corrected, "--fold", 0) == ExitCode.CANCELLED
     said = capsys.readouterr().out.splitlines()[-1]
     assert said.startswith(f"{corrected.folder.parent / 'mine.zip'} is written, but was not compared. To do so: class")
@@ -568,7 +568,7 @@ def test_a_step_that_was_killed_is_explained(steps, corrected, capsys):
         return subcommand.Ended(-9, "") if arguments[0] == "plan" else steps(arguments, *more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetune_command, "run_subcommand", killed)
+        patch.setattr(finetune_work, "run_subcommand", killed)
         assert finetune(corrected) == finetune(corrected, "--json-progress") == ExitCode.FAULT
     told = capsys.readouterr()
     sentence = "was killed (-9), most likely by the system because memory ran out. Close other programs. The step plan"

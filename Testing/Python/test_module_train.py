@@ -319,7 +319,7 @@ def test_a_long_fault_is_a_short_box_with_details_and_tells_of_the_dialog(train,
 def test_what_the_command_says_of_its_options_is_said_of_the_dialog(tmp_path, monkeypatch):
     pytest.importorskip("nnunetv2")
     from classscale_training.data.collect.cases import folders_in
-    from classscale_training.nnunet import finetune_command, path_lengths, plans_of_model
+    from classscale_training.nnunet import finetune_work, path_lengths, plans_of_model
     from classscale_training.nnunet.splits import prepare_splits
 
     with pytest.raises(ClassScaleError) as found:
@@ -337,7 +337,7 @@ def test_what_the_command_says_of_its_options_is_said_of_the_dialog(tmp_path, mo
     assert panel_words(str(found.value)).endswith(
         "; Windows allows 10. Choose a folder with a shorter path for the new model, or give the cases shorter names."
     )
-    assert "the same command again: it goes on there" in Path(finetune_command.__file__).read_text()
+    assert "the same command again: it goes on there" in Path(finetune_work.__file__).read_text()
     assert panel_words("Delete x, or choose another folder (-o or --work).").endswith("another file for the new model.")
     assert panel_words("and run the same command again: it goes on there.") == "and press Start: it goes on there."
 

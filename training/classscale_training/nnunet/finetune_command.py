@@ -27,7 +27,7 @@ from ClassScaleSegLib.labels.sides import pair_of_sides
 from ClassScaleSegLib.models.files import open_source
 from ClassScaleSegLib.models.identity import model_sha256
 from ClassScaleSegLib.models.model import read_parts
-from ClassScaleSegLib.process.exit_codes import ExitCode, exit_code, explain_exit
+from ClassScaleSegLib.process.exit_codes import exit_code
 from ClassScaleSegLib.process.parent_watch import ParentWatch
 
 from ..data.collect.cases import add_folders, named_folders
@@ -35,18 +35,17 @@ from ..data.collect.plan import MISSING, OVERLAP, UNLABELLED, group_prefix
 from ..data.collect.record import RECORD
 from ..evaluation.models_command import FACTS
 from ..files import alone, read_json, write_json
-from ..processes.subcommand import Ended, run_subcommand
 from .environment import LENGTHS, PLANS, TRAINER, find_trainer, make_torchvision_importable
 from .finetune_report import JsonReport, Report
+from .finetune_work import DATASET, ID, StepFailed, Work, killed
 from .path_lengths import refuse_long_paths, training_files
 from .planning_arguments import count
 from .splits import SPLITS, read_splits
 from .train_command import rate
 
-ID, EPOCHS = 1, 100
+EPOCHS = 100
 RATE = 0.001  # a tenth of that with which nnU-Net begins: the weights are good already
 BEFORE, NOW = "before", "now"  # how the models are called that are compared
-_DATASET = f"Dataset{ID:03d}_Cases"  # short, as it is twice in paths, which Windows limits
 _STATE = 8  # letters of the name of a state
 _NOTE = "preprocessed.json"  # in the work folder: of which cases and model the preprocessed ones are
 _LAST, _TABLE = "checkpoint_final.pth", "comparison.csv"
@@ -79,69 +78,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="replace an existing bundle")
     add("--json-progress", action="store_true", help="report progress as JSON lines on standard output")
     add("--stop-with-parent", nargs=2, metavar=("PID", "FOLDER"), help=argparse.SUPPRESS)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """The folders of a fine-tuning.
-
-    :ivar root: holds everything.
-    :ivar report: what the steps print goes there.
-    """
-
-    root: Path
-    report: Report
-
-    @property
-    def raw(self) -> Path:
-        return self.root / "raw" / _DATASET
-
-    @property
-    def plans(self) -> Path:
-        return self.root / "preprocessed" / _DATASET / f"{PLANS}.json"
-
-    def step(self, name: str, arguments: Sequence[str], results: Path | None = None) -> None:
-        """Run one of the commands, and report what matters of its output.
-
-        :param results: folder of nnU-Net's results, if the command needs it.
-        :raises _StepFailed: if its exit code is not 0.
-        """
-        ended = self.ended(name, arguments, results)
-        if ended.code:
-            self.report.failed(
-                f"{_killed(ended)}The step {name} has failed. Settle what it says (the rest of its output is in "
-                f"{self._log(name)}), and run the same command again: it goes on there.",
-                ended.error,
-            )
-            raise _StepFailed(ended.code if ended.code > 0 else ExitCode.FAULT)
-
-    def ended(self, name: str, arguments: Sequence[str], results: Path | None = None) -> Ended:
-        """Do what :meth:`step` does, and return how the command has ended."""
-        self.report.step(name)
-        folders = {"raw": self.root / "raw", "preprocessed": self.root / "preprocessed", "results": results}
-        variables = {f"nnUNet_{key}": str(folder) for key, folder in folders.items() if folder is not None}
-        log = self._log(name)
-        log.parent.mkdir(exist_ok=True)
-        return run_subcommand([name, *arguments], variables, log, self.report.output, self.report.errors)
-
-    def _log(self, name: str) -> Path:
-        return self.root / "logs" / f"{name}.txt"
-
-
-def _killed(ended: Ended) -> str:
-    """Return why a command has ended without a word, in a sentence; empty if it has said why."""
-    return "" if ended.error else explain_exit(ended.code, (), "Close other programs.") + " "
-
-
-class _StepFailed(Exception):
-    """A step has failed, and has said why.
-
-    :ivar code: its exit code.
-    """
-
-    def __init__(self, code: int) -> None:
-        super().__init__()
-        self.code = code
 
 
 @dataclass(frozen=True)
@@ -219,7 +155,7 @@ def _finetune(options: argparse.Namespace, report: Report) -> int:
     images, segmentations = named_folders(options)
     device = usable_device(options.device).type
     begin = _Begin.read(options.model)
-    work = _Work((options.work or output.with_suffix(".training")).resolve(), report)
+    work = Work((options.work or output.with_suffix(".training")).resolve(), report)
     _refuse_long_paths(work, begin, trainer if options.trainer else f"{trainer}_NoMirroring", options, segmentations)
     try:
         work.root.mkdir(parents=True, exist_ok=True)
@@ -237,7 +173,7 @@ def _finetune(options: argparse.Namespace, report: Report) -> int:
             results = work.root / "results" / _results_name(state, options)
             trained = _learn(work, begin, results, trainer, device, options)
             work.step("export", _exported(options, work, trained), results)
-        except _StepFailed as failed:
+        except StepFailed as failed:
             return failed.code
         if options.fold != "all":
             _compare(options, work, begin, output, state, trained)
@@ -292,11 +228,11 @@ def _collected(options: argparse.Namespace) -> list[str]:
     """Return the other arguments of ``collect``, but for the channels."""
     given = [("--labels", options.labels), ("--missing", options.missing), ("--overlap", options.overlap)]
     more = [part for flag, value in given if value is not None for part in (flag, value)]
-    named = ["--name", _DATASET.partition("_")[2], "--workers", str(options.workers)]
+    named = ["--name", DATASET.partition("_")[2], "--workers", str(options.workers)]
     return ["-d", str(ID), *named, *more, "--renew", *["--corrected"][: options.corrected]]
 
 
-def _check_fold(work: _Work, fold: str) -> None:
+def _check_fold(work: Work, fold: str) -> None:
     """Check that the collected cases have a fold: as many as there are cases, at most five.
 
     :raises ClassScaleError: if they do not.
@@ -310,7 +246,7 @@ def _check_fold(work: _Work, fold: str) -> None:
     raise ClassScaleError(f"{cases} cases have the folds 0 to {folds - 1}, not {fold}.")
 
 
-def _prepare(work: _Work, begin: _Begin, workers: int) -> str:
+def _prepare(work: Work, begin: _Begin, workers: int) -> str:
     """Plan and preprocess the collected cases, if that is not done.
 
     :returns: a name for these cases and the model to begin with, the same only for the same.
@@ -329,13 +265,13 @@ def _results_name(state: str, options: argparse.Namespace) -> str:
     return state if options.learning_rate is None else f"{state}-{options.learning_rate:g}"
 
 
-def _learn(work: _Work, begin: _Begin, results: Path, trainer: str, device: str, options: argparse.Namespace) -> Path:
+def _learn(work: Work, begin: _Begin, results: Path, trainer: str, device: str, options: argparse.Namespace) -> Path:
     """Train a fold, or go on with it, if that is not done; return the folder of the training."""
     fold, learning_rate = options.fold, options.learning_rate
     if learning_rate is None and options.trainer is None:
         learning_rate = RATE
     results.mkdir(parents=True, exist_ok=True)
-    trained = results / _DATASET / _trained(begin, trainer)
+    trained = results / DATASET / _trained(begin, trainer)
     if not (trained / f"fold_{fold}" / _LAST).is_file():
         learn = [str(ID), begin.configuration, fold, "-tr", trainer, "-device", device, "--c", "--no-validation"]
         learn += [] if learning_rate is None else ["--learning-rate", f"{learning_rate:g}"]
@@ -345,7 +281,7 @@ def _learn(work: _Work, begin: _Begin, results: Path, trainer: str, device: str,
     return trained
 
 
-def _compare(options: argparse.Namespace, work: _Work, begin: _Begin, output: Path, state: str, trained: Path) -> None:
+def _compare(options: argparse.Namespace, work: Work, begin: _Begin, output: Path, state: str, trained: Path) -> None:
     """Compare the new model with the one that it began with, on the cases that the training has not seen.
 
     There is a new model, whatever happens here.
@@ -364,7 +300,7 @@ def _compare(options: argparse.Namespace, work: _Work, begin: _Begin, output: Pa
             found = read_json(facts, {"cases": list, "structures": list, "mean_dice": list}, "Run the command again.")
             work.report.compared(found, results / _TABLE)
             return
-        why = (ended.error or _killed(ended)).strip()
+        why = (ended.error or killed(ended)).strip()
     except OSError as error:
         why = str(unwritable(facts, error))
     except ClassScaleError as error:
@@ -381,7 +317,7 @@ def _again(cases: Sequence[str], models: Sequence[str]) -> str:
     return shlex.join(["classscaleseg-train", "compare-models", *cases, *models])
 
 
-def _splits_of(work: _Work, trained: Path, fold: str) -> Path:
+def _splits_of(work: Work, trained: Path, fold: str) -> Path:
     """Return the file with the folds by which a fold was trained.
 
     It is kept with the training: the preprocessed cases may have been others since, and back again.
@@ -396,7 +332,7 @@ def _trained(begin: _Begin, trainer: str) -> str:
 
 
 def _refuse_long_paths(
-    work: _Work, begin: _Begin, trainer: str, options: argparse.Namespace, segmentations: Path
+    work: Work, begin: _Begin, trainer: str, options: argparse.Namespace, segmentations: Path
 ) -> None:
     """Refuse a folder in which Windows refuses the paths of files.
 
@@ -408,24 +344,24 @@ def _refuse_long_paths(
         names = [f"{group_prefix(0)}{name}" for name in names]  # as in merged datasets
     refuse_long_paths(
         work.root,
-        training_files(_DATASET, _results_name("0" * _STATE, options), _trained(begin, trainer), options.fold, names),
+        training_files(DATASET, _results_name("0" * _STATE, options), _trained(begin, trainer), options.fold, names),
     )
 
 
-def _refuse_other_dataset(work: _Work) -> None:
+def _refuse_other_dataset(work: Work) -> None:
     """Refuse a folder with another dataset of the same number, as earlier versions have named it after the folder.
 
     :raises OutputError: naming it.
     """
     for folder in (work.raw.parent, work.plans.parents[1]):
-        if others := [other for other in folder.glob(f"Dataset{ID:03d}_*") if other.name != _DATASET]:
+        if others := [other for other in folder.glob(f"Dataset{ID:03d}_*") if other.name != DATASET]:
             raise OutputError(
                 f"{others[0]} was made by an earlier version or by another program, and no training can go on with "
                 f"it. Delete {work.root}, or choose another folder (-o or --work)."
             )
 
 
-def _exported(options: argparse.Namespace, work: _Work, trained: Path) -> list[str]:
+def _exported(options: argparse.Namespace, work: Work, trained: Path) -> list[str]:
     """Return the arguments of ``export``."""
     output: Path = options.output
     about = ["--labels", str(work.raw / "labels.csv"), f"--name={options.name or output.stem}"]
@@ -434,7 +370,7 @@ def _exported(options: argparse.Namespace, work: _Work, trained: Path) -> list[s
     return ["-m", str(trained), "-f", options.fold, "-o", str(output), *about, *licence, *overwrite]
 
 
-def _state(work: _Work, model: Path) -> str:
+def _state(work: Work, model: Path) -> str:
     """Return a name for the collected cases and the model to begin with, the same only for the same."""
     digest = hashlib.sha256(model_sha256(model).encode())
     for file in (RECORD, "dataset.json"):
@@ -442,13 +378,13 @@ def _state(work: _Work, model: Path) -> str:
     return digest.hexdigest()[:_STATE]
 
 
-def _is_noted(work: _Work, state: str) -> bool:
+def _is_noted(work: Work, state: str) -> bool:
     """Return whether the cases have been planned and preprocessed in this state."""
     file = work.root / _NOTE
     return file.is_file() and work.plans.is_file() and read_json(file, {}, f"Delete {file}.").get("state") == state
 
 
-def _forget(work: _Work) -> None:
+def _forget(work: Work) -> None:
     """Forget what was preprocessed before, and its folds, in which other cases would not be.
 
     Cases can return to an earlier state after the preprocessing of another one was interrupted.
@@ -462,7 +398,7 @@ def _forget(work: _Work) -> None:
             raise unwritable(file, error) from error
 
 
-def _has_sides(work: _Work) -> bool:
+def _has_sides(work: Work) -> bool:
     """Return whether labels tell left from right."""
     labels = read_json(work.raw / "dataset.json", {"labels": dict}, "Run the command again.")["labels"]
     return pair_of_sides(labels) is not None
