@@ -87,7 +87,7 @@ def test_json_has_a_value_for_each(folders, capsys):
         "dice": [pytest.approx(5 / 6), 1, pytest.approx(5 / 6)],
     }
     assert facts["structures"][2] == {"name": "cyst", "cases": 0, "dice": [None, None, None]}
-    assert facts["structures_of_all"] == 2 and facts["mean_dice"] == pytest.approx([5 / 6] * 3)
+    assert facts["structures_of_all"] == 2 and facts["mean_dice_of_all"] == pytest.approx([5 / 6] * 3)
     assert [other["path"] for other in facts["others"]] == [folders[1], folders[2], folders[1]]
     assert [list(other["cases"]) for other in facts["others"]] == [["a", "b"]] * 3
     assert facts["others"][1]["without_other"] == ["c"]

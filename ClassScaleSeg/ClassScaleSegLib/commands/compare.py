@@ -17,7 +17,7 @@ from ..images.dicom.headers import is_dicom_seg
 from ..images.formats import check_writable
 from ..images.paired_cases import Pair, Pairs, find_images, find_pairs
 from ..images.paired_reading import is_drawn, read_pair
-from ..images.several_comparisons import mean_dices, summarize_several, write_several_comparisons
+from ..images.several_comparisons import facts_of_several, write_several_comparisons
 from ..images.tables import TABLE_SUFFIXES
 from ..labels.table import LabelTable
 from ..process.exit_codes import ExitCode, exit_code
@@ -205,11 +205,7 @@ def _facts(found: Pairs, together: Found) -> dict[str, Any]:
 
 def _facts_of_several(others: Sequence[Path], rows: Sequence[_Rows], facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return what JSON says of several OTHERs: lists have an item for each of them."""
-    summary = summarize_several(rows)
-    count, means = mean_dices(summary)
     return {
-        "mean_dice": means,
-        "structures_of_all": count,
-        "structures": [row._asdict() for row in summary],
+        **facts_of_several(rows),
         "others": [{"path": str(other), **own} for other, own in zip(others, facts, strict=True)],
     }

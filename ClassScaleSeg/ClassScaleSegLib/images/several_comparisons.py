@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .comparison import COLUMNS, DIGITS, ClassComparison, cells
+from .comparison_summary import mean_dice, summarize_comparisons
 from .tables import write_table
 
 
@@ -57,6 +58,23 @@ def mean_dices(structures: Sequence[StructureDices]) -> tuple[int, tuple[float, 
     known = [[dice for dice in structure.dice if dice is not None] for structure in structures]
     shared = [own for own, structure in zip(known, structures, strict=True) if len(own) == len(structure.dice)]
     return len(shared), tuple(math.fsum(dices) / len(shared) for dices in zip(*shared, strict=True))
+
+
+def facts_of_several(others: Sequence[Mapping[str, Sequence[ClassComparison]]]) -> dict[str, Any]:
+    """Return the figures as for JSON; lists have an item for each of the others.
+
+    ``mean_dice`` is over the structures that each knows, ``mean_dice_of_all`` over those that all know.
+
+    :param others: as of :func:`summarize_several`.
+    """
+    structures = summarize_several(others)
+    count, means = mean_dices(structures)
+    return {
+        "structures": [structure._asdict() for structure in structures],
+        "mean_dice": [mean_dice(summarize_comparisons(cases)) for cases in others],
+        "structures_of_all": count,
+        "mean_dice_of_all": list(means),
+    }
 
 
 def write_several_comparisons(

@@ -11,10 +11,10 @@ from ClassScaleSegLib.catalog.chosen import chosen_models
 from ClassScaleSegLib.commands.job_models import JobModels, completed_job, find_models
 from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.images.comparison import ClassComparison, Comparison, compare
-from ClassScaleSegLib.images.comparison_summary import GatheredCases, mean_dice, summarize_comparisons
+from ClassScaleSegLib.images.comparison_summary import GatheredCases
 from ClassScaleSegLib.images.paired_cases import Pair
 from ClassScaleSegLib.images.paired_reading import read_pair
-from ClassScaleSegLib.images.several_comparisons import mean_dices, summarize_several
+from ClassScaleSegLib.images.several_comparisons import facts_of_several
 from ClassScaleSegLib.labels.table import LabelTable
 from ClassScaleSegLib.options import Options
 from ClassScaleSegLib.process.job import Job
@@ -92,16 +92,7 @@ class Comparisons:
     def facts(self) -> dict[str, Any]:
         """Return all figures, as for JSON; lists have an item for each model."""
         rows = self.rows
-        structures = summarize_several(rows)
-        count, means = mean_dices(structures)
-        return {
-            "names": self.names,
-            "cases": list(rows[0]),
-            "structures": [structure._asdict() for structure in structures],
-            "mean_dice": [mean_dice(summarize_comparisons(own)) for own in rows],
-            "structures_of_all": count,
-            "mean_dice_of_all": list(means),
-        }
+        return {"names": self.names, "cases": list(rows[0]), **facts_of_several(rows)}
 
     def add(self, case: Case, files: Sequence[Path], table: LabelTable | None, tell: Callable[[str], None]) -> None:
         """Compare a case with what each model has found in it.
