@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import start_weights
-from classscale_training.nnunet.finetune_command import RATE
+from classscale_training.nnunet.finetuning.command import RATE
 from measure import parse, report, run_job
 from nnunet_runs import ours
 

@@ -20,8 +20,9 @@ pytest.importorskip("nnunetv2")
 import collect_cases  # noqa: E402
 from classscale_training import commands  # noqa: E402
 from classscale_training.files import write_json  # noqa: E402
-from classscale_training.nnunet import finetune_work, path_lengths  # noqa: E402
-from classscale_training.nnunet.finetune_report import JsonReport, Report  # noqa: E402
+from classscale_training.nnunet.finetuning import path_lengths  # noqa: E402
+from classscale_training.nnunet.finetuning import work as finetune_work  # noqa: E402
+from classscale_training.nnunet.finetuning.report import JsonReport, Report  # noqa: E402
 from classscale_training.processes import subcommand  # noqa: E402
 from ClassScaleSegLib.models.summary import summarize  # noqa: E402
 from ClassScaleSegLib.process.exit_codes import ExitCode  # noqa: E402

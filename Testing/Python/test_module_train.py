@@ -319,7 +319,9 @@ def test_a_long_fault_is_a_short_box_with_details_and_tells_of_the_dialog(train,
 def test_what_the_command_says_of_its_options_is_said_of_the_dialog(tmp_path, monkeypatch):
     pytest.importorskip("nnunetv2")
     from classscale_training.data.collect.cases import folders_in
-    from classscale_training.nnunet import finetune_work, path_lengths, plans_of_model
+    from classscale_training.nnunet import plans_of_model
+    from classscale_training.nnunet.finetuning import path_lengths
+    from classscale_training.nnunet.finetuning import work as finetune_work
     from classscale_training.nnunet.splits import prepare_splits
 
     with pytest.raises(ClassScaleError) as found:
@@ -448,7 +450,7 @@ def test_percentages_never_decrease_and_every_step_has_a_name():
 
 def test_every_number_of_epochs_has_a_trainer():
     pytest.importorskip("nnunetv2")
-    from classscale_training.nnunet.finetune_command import trainer_of
+    from classscale_training.nnunet.finetuning.checks import trainer_of
 
     assert len({trainer_of(epochs) for epochs in choices_module.EPOCHS}) == len(choices_module.EPOCHS)
 

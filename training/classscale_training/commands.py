@@ -28,8 +28,8 @@ from .data.merge import command as merge
 from .evaluation import command as evaluate
 from .evaluation import models_command as compare_models
 from .nnunet import export_command as export
-from .nnunet import finetune_command as finetune
 from .nnunet.environment import trainer_folder
+from .nnunet.finetuning import command as finetune
 from .nnunet.plan_command import add_plan_arguments, plan
 from .nnunet.preprocess_command import add_preprocess_arguments, preprocess
 from .nnunet.pretraining import command as pretrain

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ClassScaleSegLib.process.exit_codes import ExitCode, explain_exit
 
-from ..processes.subcommand import Ended, run_subcommand
-from .environment import PLANS
-from .finetune_report import Report
+from ...processes.subcommand import Ended, run_subcommand
+from ..environment import PLANS
+from .report import Report
 
 ID = 1
 DATASET = f"Dataset{ID:03d}_Cases"  # short, as it is twice in paths, which Windows limits

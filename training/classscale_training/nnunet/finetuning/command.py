@@ -1,0 +1,188 @@
+"""The command ``finetune`` of ``classscaleseg-train``: from corrected segmentations to a model that learned from them.
+
+It runs the commands ``collect``, ``plan --like``, ``preprocess``, ``train``, ``export`` and, if cases are left out of
+the training, ``compare-models``, each in a process of its own, and keeps nnU-Net's three folders in one, and what they
+print in logs. What is done is not done again, so the same command goes on after an interruption. Every state of the
+cases, and every model to begin with, has its own folder of results: a training on further cases begins anew, and
+nothing that was learned before is lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.files import unwritable
+from ClassScaleSegLib.labels.sides import pair_of_sides
+from ClassScaleSegLib.process.exit_codes import exit_code
+from ClassScaleSegLib.process.parent_watch import ParentWatch
+
+from ...data.collect.cases import add_folders, named_folders
+from ...data.collect.plan import MISSING, OVERLAP
+from ...files import alone, read_json, write_json
+from ..planning_arguments import count
+from ..splits import SPLITS, read_splits
+from ..train_command import rate
+from .begin import Begin
+from .checks import (
+    EPOCHS,
+    FOLDS,
+    check_fold,
+    checked_output,
+    checked_trainer,
+    refuse_long_names,
+    refuse_other_dataset,
+)
+from .comparison import compare
+from .preparing import prepare, results_name
+from .report import JsonReport, Report
+from .work import DATASET, ID, StepFailed, Work
+
+RATE = 0.001  # a tenth of that with which nnU-Net begins: the weights are good already
+_LAST = "checkpoint_final.pth"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of :func:`run`."""
+    add = parser.add_argument
+    add_folders(parser)
+    add("-m", "--model", required=True, metavar="MODEL", help="model to begin with: a bundle, a folder or a name")
+    add("-o", "--output", type=Path, required=True, metavar="BUNDLE.zip", help="bundle to write")
+    add("--work", type=Path, metavar="DIR", help="folder of all between (default: beside the bundle, NAME.training)")
+    add("--epochs", type=int, metavar="N", help=f"epochs of 250 steps (default: {EPOCHS})")
+    add("--fold", default="all", help="0 to 4 leaves out a fifth of the cases, to compare (default: all)")
+    add("-device", choices=("auto", "cuda", "cpu", "mps"), default="auto", help="device (default: CUDA, or the CPU)")
+    channels = "what the images are, such as CT, or T1 FLAIR (default: as the model's)"
+    add("--channels", nargs="+", metavar="NAME", help=channels)
+    labels = "label table, dataset.json or model that names the wanted labels in their order"
+    add("--labels", metavar="TABLE", help=f"{labels} (default: all that the cases have)")
+    missing = "a structure that a case lacks is not in its image (background), or may be there (unlabelled)"
+    add("--missing", choices=MISSING, help=f"{missing} (default: stop)")
+    add("--overlap", choices=OVERLAP, help="which label wins where structures overlap (default: stop)")
+    add("--corrected", action="store_true", help="leave out results of segment that nobody has changed")
+    add("--learning-rate", type=rate, metavar="RATE", help=f"of the first epoch (default: {RATE:g})")
+    add("--workers", type=count, default=2, metavar="N", help="processes that read and prepare cases (default: 2)")
+    add("--trainer", metavar="NAME", help="trainer of nnU-Net, instead of the one that labels and --epochs say")
+    add("--name", help="name of the model (default: that of the bundle)")
+    add("--licence", help="licence of the weights; that of the model must allow it")
+    add("--overwrite", action="store_true", help="replace an existing bundle")
+    add("--json-progress", action="store_true", help="report progress as JSON lines on standard output")
+    add("--stop-with-parent", nargs=2, metavar=("PID", "FOLDER"), help=argparse.SUPPRESS)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Fine-tune a model on corrected segmentations, and write it as a bundle.
+
+    :param options: parsed from the arguments of :func:`add_arguments`.
+    :returns: 0, or the exit code of the step that failed, which has said why; 0 too if only the comparison failed.
+    :raises ClassScaleError: if an argument is wrong, or the device cannot be used.
+    :raises ModelError: if the model cannot be used, or was not planned by nnU-Net, or there is no such trainer.
+    :raises OutputError: if the output cannot be written or exists already.
+    :raises Busy: if another process works in the same folder.
+    """
+    epochs = None if options.trainer is not None else EPOCHS if options.epochs is None else options.epochs
+    if not options.json_progress:
+        return _finetune(options, Report(epochs, options.fold != "all"))
+    report = JsonReport(epochs, options.fold != "all")
+    with _watched(options):
+        try:
+            return _finetune(options, report)
+        except ClassScaleError as error:
+            report.failed("", str(error))
+            return int(exit_code(error))
+
+
+@contextmanager
+def _watched(options: argparse.Namespace) -> Iterator[None]:
+    """Let the parent end the command within the block, by a termination signal or by its own end."""
+    embedded = threading.current_thread() is not threading.main_thread()  # which alone can catch signals
+    before = None if embedded else signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with ParentWatch(*options.stop_with_parent) if options.stop_with_parent else nullcontext():
+            yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _finetune(options: argparse.Namespace, report: Report) -> int:
+    """Do what :func:`run` does, and report it."""
+    from ...processes.device import usable_device
+
+    output = checked_output(options)
+    if options.fold not in FOLDS:
+        raise ClassScaleError(f"{options.fold} is not a fold: give 0 to 4, or all.")
+    trainer = checked_trainer(options)
+    images, segmentations = named_folders(options)
+    device = usable_device(options.device).type
+    begin = Begin.read(options.model)
+    work = Work((options.work or output.with_suffix(".training")).resolve(), report)
+    refuse_long_names(work, begin, trainer if options.trainer else f"{trainer}_NoMirroring", options, segmentations)
+    try:
+        work.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(work.root, error) from error
+    with alone(work.root / ".lock", f"{work.root} is being used"):
+        refuse_other_dataset(work)
+        try:
+            folders = ["-i", str(images), "-s", str(segmentations)]
+            work.step("collect", [*_collected(options), *folders, "--channels", *(options.channels or begin.channels)])
+            check_fold(work, options.fold)
+            state = prepare(work, begin, options.workers)
+            if options.trainer is None and (not begin.mirrored or _has_sides(work)):
+                trainer += "_NoMirroring"
+            results = work.root / "results" / results_name(state, options.learning_rate)
+            trained = _learn(work, begin, results, trainer, device, options)
+            work.step("export", _exported(options, work, trained), results)
+        except StepFailed as failed:
+            return failed.code
+        if options.fold != "all":
+            compare(options, work, begin, output, state, trained)
+    following = f"Next: classscaleseg segment IMAGE -m {shlex.quote(str(output))} -o RESULT.seg.nrrd"
+    report.finished(output.resolve(), following)
+    return 0
+
+
+def _collected(options: argparse.Namespace) -> list[str]:
+    """Return the other arguments of ``collect``, but for the channels."""
+    given = [("--labels", options.labels), ("--missing", options.missing), ("--overlap", options.overlap)]
+    more = [part for flag, value in given if value is not None for part in (flag, value)]
+    named = ["--name", DATASET.partition("_")[2], "--workers", str(options.workers)]
+    return ["-d", str(ID), *named, *more, "--renew", *["--corrected"][: options.corrected]]
+
+
+def _learn(work: Work, begin: Begin, results: Path, trainer: str, device: str, options: argparse.Namespace) -> Path:
+    """Train a fold, or go on with it, if that is not done; return the folder of the training."""
+    fold, learning_rate = options.fold, options.learning_rate
+    if learning_rate is None and options.trainer is None:
+        learning_rate = RATE
+    results.mkdir(parents=True, exist_ok=True)
+    trained = results / DATASET / begin.trained(trainer)
+    if not (trained / f"fold_{fold}" / _LAST).is_file():
+        learn = [str(ID), begin.configuration, fold, "-tr", trainer, "-device", device, "--c", "--no-validation"]
+        learn += [] if learning_rate is None else ["--learning-rate", f"{learning_rate:g}"]
+        work.step("train", [*learn, "-pretrained_weights", begin.named], results)
+        if fold != "all":
+            write_json(trained / f"fold_{fold}" / SPLITS, read_splits(work.plans.with_name(SPLITS)))
+    return trained
+
+
+def _exported(options: argparse.Namespace, work: Work, trained: Path) -> list[str]:
+    """Return the arguments of ``export``."""
+    output: Path = options.output
+    about = ["--labels", str(work.raw / "labels.csv"), f"--name={options.name or output.stem}"]
+    licence = [f"--licence={options.licence}"] if options.licence else []
+    overwrite = ["--overwrite"][: options.overwrite]
+    return ["-m", str(trained), "-f", options.fold, "-o", str(output), *about, *licence, *overwrite]
+
+
+def _has_sides(work: Work) -> bool:
+    """Return whether labels tell left from right."""
+    labels = read_json(work.raw / "dataset.json", {"labels": dict}, "Run the command again.")["labels"]
+    return pair_of_sides(labels) is not None
