@@ -19,11 +19,12 @@ import pytest
 pytest.importorskip("nnunetv2")
 import collect_cases  # noqa: E402
 from classscale_training import commands  # noqa: E402
-from classscale_training.files import write_json  # noqa: E402
+from classscale_training.files import read_json, write_json  # noqa: E402
 from classscale_training.nnunet.finetuning import path_lengths  # noqa: E402
 from classscale_training.nnunet.finetuning import work as finetune_work  # noqa: E402
 from classscale_training.nnunet.finetuning.report import JsonReport, Report  # noqa: E402
 from classscale_training.processes import subcommand  # noqa: E402
+from ClassScaleSegLib import LabelTable, Segmentation  # noqa: E402
 from ClassScaleSegLib.models.summary import summarize  # noqa: E402
 from ClassScaleSegLib.process.exit_codes import ExitCode  # noqa: E402
 from ClassScaleSegLib.process.job import parse_event  # noqa: E402
@@ -56,6 +57,13 @@ class Steps:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("nnUNet_raw", variables["nnUNet_raw"])
                 collect_cases.main(*arguments[1:])
+        elif name == "fill":
+            on_line("[1/1] a: 1 structures in 0.5 s -> a.seg.nrrd")
+            found = Path(arguments[arguments.index("-o") + 1], "a.seg.nrrd")
+            if not found.exists():  # what is there stays
+                found.parent.mkdir(parents=True)
+                table = LabelTable.from_names({1: "cell 7"})
+                Segmentation(collect_cases.boxes(0, 0, 1), table, collect_cases.GRID).write(found)
         elif name == "plan":
             folder = preprocessed / "Dataset001_Cases"
             folder.mkdir(parents=True, exist_ok=True)
@@ -116,6 +124,29 @@ def test_one_command_collects_plans_preprocesses_trains_and_exports(steps, corre
     assert calls["export"][-1] == "--licence=CC0-1.0" and "--overwrite" not in calls["export"]
     said = capsys.readouterr().out
     assert "[1/5] collect" in said and said.splitlines()[-1].startswith("Next: classscaleseg segment IMAGE -m ")
+
+
+def test_what_cases_lack_is_what_the_model_finds(steps, corrected, capsys):
+    words = ("--epochs", 5, "-device", "cpu")
+    assert finetune(corrected, *words, "--fill", "--json-progress") == 0
+    fill = steps.calls[0]
+    assert steps.names == ["fill", *ALL]
+    training = corrected.folder.parent / "mine.training"
+    (found,) = (training / "found").iterdir()
+    assert fill[1:] == [
+        *("-i", str(corrected.images), "-s", str(corrected.segmentations), "-m", "toy-120"),
+        *("-o", str(found), "-device", "cpu"),
+    ]
+    labels = read_json(training / "raw" / "Dataset001_Cases" / "dataset.json", {"labels": dict}, "")["labels"]
+    assert labels == {"background": 0, "cell 1": 1, "cell 2": 2, "cell 7": 3}
+    told = events_in(capsys.readouterr().out)
+    done = [(event.done, event.total) for event in told if event.kind == "progress" and event.stage == "fill"]
+    assert done == [(0, 1), (1, 1)]
+    results = training / "results"
+    assert finetune(corrected, *words, "--overwrite") == 0  # without it, the cases are others
+    assert steps.names == ALL and len(list(results.iterdir())) == 2
+    assert finetune(corrected, *words, "--fill", "--overwrite") == 0
+    assert "[1/6] fill" in capsys.readouterr().out and "train" not in steps.names
 
 
 def test_another_learning_rate_is_another_training_and_other_trainers_have_their_own(steps, corrected):

@@ -24,6 +24,7 @@ from ClassScaleSegLib.process.fault_log import FaultLog
 from .data import totalsegmentator as convert
 from .data import toy_dataset
 from .data.collect import command as collect
+from .data.collect import fill_command as fill
 from .data.merge import command as merge
 from .evaluation import command as evaluate
 from .evaluation import models_command as compare_models
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         ("validate", add_validate_arguments, train, "validate a finished training"),
         ("export", export.add_arguments, export.run, "write a bundle, or a model folder for stock nnU-Net"),
         ("collect", collect.add_arguments, collect.run, "make a dataset of images and their segmentations"),
+        ("fill", fill.add_arguments, fill.run, "segment drawn cases with a model, for what nobody has drawn"),
         ("finetune", finetune.add_arguments, finetune.run, "train a model further on corrected segmentations"),
         ("compare-models", compare_models.add_arguments, compare_models.run, "compare models on drawn cases"),
         ("merge", merge.add_arguments, merge.run, "make one dataset of several that label different things"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ClassScaleSegLib.cohort.records import models_of_unchanged
@@ -26,11 +26,13 @@ class Case:
     :ivar name: of the files, without suffix and channel number.
     :ivar images: a file for each channel, or the folder of a DICOM series.
     :ivar segmentation: a file in any format that ``classscaleseg compare`` reads.
+    :ivar under: another one, which has what this one lacks; ``None``: nothing has.
     """
 
     name: str
     images: tuple[Path, ...]
     segmentation: Path
+    under: Path | None = None
 
 
 def add_folders(parser: argparse.ArgumentParser) -> None:
@@ -102,6 +104,24 @@ def pair_cases(images: Path, segmentations: Path, channels: int) -> tuple[list[C
         findings.append(Finding(f"{drawn[name]} has no image in {images}. {advice}", ImageError))
     cases = [Case(name, found[name], drawn[name]) for name in sorted(found.keys() & drawn.keys())]
     return cases, findings
+
+
+def with_under(cases: Sequence[Case], folder: Path) -> tuple[list[Case], list[Finding]]:
+    """Find the segmentations from which cases get what their own ones lack.
+
+    :param folder: of segmentations with the names of the cases, or of their images.
+    :returns: the cases with them, and a fault for each that has none.
+    :raises ImageError: if there is no such folder, or it has no segmentations.
+    """
+    if not folder.is_dir():
+        raise ImageError(f"{folder} is no folder. Name a folder of segmentations with the names of the cases.")
+    there = find_segmentations(folder)
+    found = [replace(case, under=there.get(case.name, there.get(f"{case.name}_0000"))) for case in cases]
+    lacking = [case.name for case in found if case.under is None]
+    if not lacking:
+        return found, []
+    sentence = f"{folder} has no segmentation of {listed(lacking)}. Segment the image too, or choose another folder."
+    return found, [Finding(sentence, ImageError)]
 
 
 def without_unchanged(cases: Sequence[Case], leave_out: bool) -> tuple[list[Case], list[Finding]]:

@@ -16,7 +16,7 @@ from ClassScaleSegLib.labels.table import LabelTable
 from ..findings import Finding, report
 from ..parallel import ProcessKilledError, map_cases
 from ..raw_dataset import dataset_path, raw_root, refuse_foreign
-from .cases import Case, add_folders, listed, named_folders, pair_cases, without_unchanged
+from .cases import Case, add_folders, listed, named_folders, pair_cases, with_under, without_unchanged
 from .plan import MISSING, OVERLAP, Plan, Rules, make_plan
 from .record import RECORD, Record, read_record
 from .survey import Survey, survey_case
@@ -37,6 +37,8 @@ class CollectOptions:
     :ivar channels: names of the channels; ``None``: those that the dataset or ``labels`` has, or else the modality of
         the DICOM series.
     :ivar corrected: leave out results of ``classscaleseg segment`` that nobody has changed.
+    :ivar under: a folder of segmentations with the names of the cases, from which a case gets the structures that its
+        own one lacks.
     :ivar rules: what holds where segmentations leave it open.
     :ivar overwrite: make the dataset anew, with the labels and cases of this call alone.
     :ivar renew: do so only if the dataset has other channels, or cases or labels that are no longer there.
@@ -47,6 +49,7 @@ class CollectOptions:
     labels: str | None = None
     channels: tuple[str, ...] | None = None
     corrected: bool = False
+    under: Path | None = None
     rules: Rules = field(default_factory=Rules)
     overwrite: bool = False
     renew: bool = False
@@ -98,6 +101,9 @@ def collect(
     cases, findings = pair_cases(images, segmentations, max(1, len(channels)))
     cases, told = without_unchanged(cases, options.corrected)
     findings += told
+    if options.under is not None:
+        cases, told = with_under(cases, options.under)
+        findings += told
     if not cases and not any(finding.error for finding in findings):
         findings.append(Finding(f"No segmentation in {segmentations} is left to be collected.", LabelTableError))
     gone = _gone(cases, before, folder)
@@ -272,6 +278,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     overlap = "which label wins where structures overlap, the first or the last of the dataset's labels"
     add("--overlap", choices=OVERLAP, help=f"{overlap} (default: stop)")
     add("--corrected", action="store_true", help="leave out results of segment that nobody has changed")
+    under = "segmentations of the same names, from which a case gets what its own one lacks, such as those of `fill`"
+    add("--under", type=Path, metavar="DIR", help=under)
     add("--check", action="store_true", help="read all cases, print the labels, and write nothing")
     add("--overwrite", action="store_true", help="make the dataset anew, with the labels and cases of this call alone")
     add("--renew", action="store_true", help="do so only if the dataset has cases or labels that are no longer there")
@@ -291,6 +299,7 @@ def run(arguments: argparse.Namespace) -> int:
         labels=arguments.labels,
         channels=channels,
         corrected=arguments.corrected,
+        under=arguments.under,
         rules=Rules(arguments.missing, arguments.overlap),
         overwrite=arguments.overwrite,
         renew=arguments.renew,

@@ -23,6 +23,7 @@ from ClassScaleSegLib.labels.table import LabelTable
 
 from ..volumes import SAME_PLACE, geometry_difference
 from .cases import Case, listed
+from .structures import Structures
 
 _MOST_OUTSIDE = 0.5  # of the labelled voxels; beyond, the segmentation is taken for that of another image
 
@@ -90,7 +91,7 @@ def _grid(path: Path) -> ImageGrid:
 
 
 def bring_onto_image(case: Case, image: Geometry, names: LabelTable | None = None) -> OnImage:
-    """Read a segmentation, and bring it onto the grid of its image.
+    """Read the segmentation of a case, and bring it onto the grid of its image; then fill in what it lacks.
 
     On the same lattice, whatever part of the image it covers and in whatever order its axes are, each voxel goes where
     it is. On another one, each voxel of the image gets the label of the nearest one. Contours are filled.
@@ -99,18 +100,56 @@ def bring_onto_image(case: Case, image: Geometry, names: LabelTable | None = Non
     :raises ImageError: if it cannot be read, or lies outside of the image for the most part.
     :raises LabelTableError: if labels have no names, or the names do not tell structures apart.
     """
-    read, notices = read_segmentation(case.segmentation, case.images[0])
-    read = _with_names(case.segmentation, read, names)
+    drawn = _brought(case.segmentation, case.images[0], image, names)
+    return drawn if case.under is None else filled(drawn, _brought(case.under, case.images[0], image, names))
+
+
+def _brought(file: Path, of: Path, image: Geometry, names: LabelTable | None) -> OnImage:
+    """Return a segmentation on the grid of an image.
+
+    :param of: a file of the image.
+    """
+    read, notices = read_segmentation(file, of)
+    read = _with_names(file, read, names)
     before = _counts(read.layers)
-    inside, told = _place(case, read, image, int(before[1:].sum()))
+    inside, told = _place(file, of, read, image, int(before[1:].sum()))
     labels = read.table.foreground
     after = _counts(inside)
     vanished = [label.name for label in labels if before[label.value] and not after[label.value]]
     if vanished:
-        told.append(f"{case.segmentation} has no voxel on the grid of {case.images[0]} of: {listed(vanished)}.")
-    listed_too = _lists_segments(case.segmentation)
+        told.append(f"{file} has no voxel on the grid of {of} of: {listed(vanished)}.")
+    listed_too = _lists_segments(file)
     drawn = {label.value for label in labels if listed_too or before[label.value]}
     return OnImage(inside, labels, frozenset(drawn), (*notices, *told))
+
+
+def filled(drawn: OnImage, under: OnImage) -> OnImage:
+    """Add the structures that a segmentation lacks from another one; where they overlap, the drawn ones stay.
+
+    A structure that the first one lists as empty is not lacking. The same names, or codes, are one structure, as in
+    :class:`.Structures`; what names of the other one do not tell apart is left out.
+
+    :param under: on the same grid.
+    """
+    structures = Structures()
+    structures.close()  # what is wrong with names is said when the labels get numbers
+    mine, theirs = structures.match(drawn.labels), structures.match(under.labels)
+    known = {number for value, number in mine.items() if value in drawn.drawn}
+    kept = [label for label in drawn.labels if label.value in drawn.drawn or label.value not in mine]
+    added = [label for label in under.labels if label.value in theirs and theirs[label.value] not in known]
+    taken = {label.value for label in drawn.labels}
+    free = (value for value in range(1, 1 << 16) if value not in taken)
+    values = {label.value: value for label, value in zip(added, free, strict=False)}
+    lookup = np.zeros(1 << 16, np.uint16)
+    lookup[list(values)] = list(values.values())
+    covered = np.any([layer > 0 for layer in drawn.layers], axis=0)
+    below = [np.where(covered, np.uint16(0), lookup[layer]) for layer in under.layers]
+    return OnImage(
+        (*drawn.layers, *below),
+        (*kept, *(replace(label, value=values[label.value]) for label in added)),
+        drawn.drawn | {values[value] for value in under.drawn if value in values},
+        (*drawn.notices, *under.notices),
+    )
 
 
 def _counts(layers: Sequence[np.ndarray]) -> np.ndarray:
@@ -143,7 +182,9 @@ def _with_names(file: Path, read: Segmentation, names: LabelTable | None) -> Seg
     return replace(read, table=LabelTable(tuple(kept)))
 
 
-def _place(case: Case, read: Segmentation, image: Geometry, labelled: int) -> tuple[tuple[np.ndarray, ...], list[str]]:
+def _place(
+    file: Path, of: Path, read: Segmentation, image: Geometry, labelled: int
+) -> tuple[tuple[np.ndarray, ...], list[str]]:
     """Return the layers on the grid of the image, and sentences on what that changed."""
     place = onto_grid(read.geometry, image)
     if place is None:
@@ -152,15 +193,13 @@ def _place(case: Case, read: Segmentation, image: Geometry, labelled: int) -> tu
     outside = sum(_outside(layer, read.geometry, image) for layer in read.layers)
     if outside > _MOST_OUTSIDE * labelled:
         raise ImageError(
-            f"{case.segmentation} lies outside of {case.images[0]} with {outside:,} of its {labelled:,} labelled "
+            f"{file} lies outside of {of} with {outside:,} of its {labelled:,} labelled "
             "voxels. If it is of another image, pair it with that; else correct the origin of one of both."
         )
     if outside:
-        told.append(f"{case.segmentation} has {outside:,} voxels outside of {case.images[0]}; they are left out.")
+        told.append(f"{file} has {outside:,} voxels outside of {of}; they are left out.")
     if not same_lattice(read.geometry, image):
-        told.append(
-            f"{case.segmentation} is not on the grid of {case.images[0]}: each voxel there gets the nearest label."
-        )
+        told.append(f"{file} is not on the grid of {of}: each voxel there gets the nearest label.")
     return tuple(place(layer) for layer in read.layers), told
 
 

@@ -82,11 +82,13 @@ def stamps_of(case: Case) -> dict[str, list[Any]]:
 
     :raises ImageError: if a file cannot be read.
     """
-    table = table_beside(case.segmentation)
-    return {
-        "images": [_stamp(path) for path in case.images],
-        "segmentation": [_stamp(path) for path in (case.segmentation, *([table] if table else []))],
-    }
+    stamps = {"images": [_stamp(path) for path in case.images], "segmentation": _stamps_with_table(case.segmentation)}
+    return stamps if case.under is None else {**stamps, "under": _stamps_with_table(case.under)}
+
+
+def _stamps_with_table(segmentation: Path) -> list[Any]:
+    table = table_beside(segmentation)
+    return [_stamp(path) for path in (segmentation, *([table] if table else []))]
 
 
 def _stamp(path: Path) -> list[Any]:

@@ -1,10 +1,10 @@
 """The command ``finetune`` of ``classscaleseg-train``: from corrected segmentations to a model that learned from them.
 
-It runs the commands ``collect``, ``plan --like``, ``preprocess``, ``train``, ``export`` and, if cases are left out of
-the training, ``compare-models``, each in a process of its own, and keeps nnU-Net's three folders in one, and what they
-print in logs. What is done is not done again, so the same command goes on after an interruption. Every state of the
-cases, and every model to begin with, has its own folder of results: a training on further cases begins anew, and
-nothing that was learned before is lost.
+It runs the commands ``collect``, ``plan --like``, ``preprocess``, ``train`` and ``export``, each in a process of its
+own, and keeps nnU-Net's three folders in one, and what they print in logs. With ``--fill``, ``fill`` comes first; if
+cases are left out of the training, ``compare-models`` comes last. What is done is not done again, so the same command
+goes on after an interruption. Every state of the cases, and every model to begin with, has its own folder of results: a
+training on further cases begins anew, and nothing that was learned before is lost.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import argparse
 import shlex
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.files import unwritable
 from ClassScaleSegLib.labels.sides import pair_of_sides
+from ClassScaleSegLib.models.identity import model_sha256
 from ClassScaleSegLib.process.exit_codes import exit_code
 from ClassScaleSegLib.process.parent_watch import ParentWatch
 
@@ -40,7 +41,7 @@ from .checks import (
     refuse_other_dataset,
 )
 from .comparison import compare
-from .preparing import prepare, results_name
+from .preparing import name_of, prepare, results_name
 from .report import JsonReport, Report
 from .work import DATASET, ID, StepFailed, Work
 
@@ -62,6 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--channels", nargs="+", metavar="NAME", help=channels)
     labels = "label table, dataset.json or model that names the wanted labels in their order"
     add("--labels", metavar="TABLE", help=f"{labels} (default: all that the cases have)")
+    fill = "a structure that the model knows and a case lacks is there what the model finds: so that it forgets nothing"
+    add("--fill", action="store_true", help=fill)
     missing = "a structure that a case lacks is not in its image (background), or may be there (unlabelled)"
     add("--missing", choices=MISSING, help=f"{missing} (default: stop)")
     add("--overlap", choices=OVERLAP, help="which label wins where structures overlap (default: stop)")
@@ -88,8 +91,8 @@ def run(options: argparse.Namespace) -> int:
     """
     epochs = None if options.trainer is not None else EPOCHS if options.epochs is None else options.epochs
     if not options.json_progress:
-        return _finetune(options, Report(epochs, options.fold != "all"))
-    report = JsonReport(epochs, options.fold != "all")
+        return _finetune(options, Report(epochs, options.fold != "all", options.fill))
+    report = JsonReport(epochs, options.fold != "all", options.fill)
     with _watched(options):
         try:
             return _finetune(options, report)
@@ -132,7 +135,9 @@ def _finetune(options: argparse.Namespace, report: Report) -> int:
         refuse_other_dataset(work)
         try:
             folders = ["-i", str(images), "-s", str(segmentations)]
-            work.step("collect", [*_collected(options), *folders, "--channels", *(options.channels or begin.channels)])
+            under = _filled(work, begin, folders, device) if options.fill else []
+            channels = ["--channels", *(options.channels or begin.channels)]
+            work.step("collect", [*_collected(options), *folders, *under, *channels])
             check_fold(work, options.fold)
             state = prepare(work, begin, options.workers)
             if options.trainer is None and (not begin.mirrored or _has_sides(work)):
@@ -147,6 +152,13 @@ def _finetune(options: argparse.Namespace, report: Report) -> int:
     following = f"Next: classscaleseg segment IMAGE -m {shlex.quote(str(output))} -o RESULT.seg.nrrd"
     report.finished(output.resolve(), following)
     return 0
+
+
+def _filled(work: Work, begin: Begin, folders: Sequence[str], device: str) -> list[str]:
+    """Segment the cases with the model, and return the arguments of ``collect`` that name the results."""
+    found = work.root / "found" / name_of(model_sha256(begin.path))
+    work.step("fill", [*folders, "-m", begin.named, "-o", str(found), "-device", device])
+    return ["--under", str(found)]
 
 
 def _collected(options: argparse.Namespace) -> list[str]:

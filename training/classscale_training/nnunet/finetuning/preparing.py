@@ -14,7 +14,7 @@ from ..splits import SPLITS
 from .begin import Begin
 from .work import ID, Work
 
-STATE_LETTERS = 8  # of the name of a state
+STATE_LETTERS = 8  # of a name
 _NOTE = "preprocessed.json"  # in the work folder: of which cases and model the preprocessed ones are
 
 
@@ -37,7 +37,7 @@ def _state(work: Work, model: Path) -> str:
     digest = hashlib.sha256(model_sha256(model).encode())
     for file in (RECORD, "dataset.json"):
         digest.update((work.raw / file).read_bytes())
-    return digest.hexdigest()[:STATE_LETTERS]
+    return name_of(digest.hexdigest())
 
 
 def _is_noted(work: Work, state: str) -> bool:
@@ -63,3 +63,8 @@ def _forget(work: Work) -> None:
 def results_name(state: str, learning_rate: float | None) -> str:
     """Return the name of the folder of results: another learning rate is another training."""
     return state if learning_rate is None else f"{state}-{learning_rate:g}"
+
+
+def name_of(checksum: str) -> str:
+    """Return the name of a folder for a checksum: short, as it is in paths that Windows limits."""
+    return checksum[:STATE_LETTERS]

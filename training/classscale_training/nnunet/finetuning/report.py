@@ -13,6 +13,7 @@ from ClassScaleSegLib.process.terminal import printable
 
 # The steps, and which of their lines are shown, by a group of a pattern; warnings and faults come another way.
 STEPS = {
+    "fill": re.compile(r"(.*)"),  # only if the model fills in what cases lack
     "collect": re.compile(r"(?!Next: )(.*)"),
     "plan": re.compile(r"(The plans of .*)"),
     "preprocess": re.compile(r"(?!)"),
@@ -24,6 +25,7 @@ STEPS = {
 }
 _EPOCH, _SECONDS = re.compile(r"Epoch (\d+)$"), re.compile(r"Epoch time: ([\d.]+) s")
 _BAR = re.compile(r"\| (\d+)/(\d+) \[")  # of tqdm
+_FILLED = re.compile(r"\[(\d+)/(\d+)\] ")
 _CASE = re.compile(r".* \((\d+) of (\d+)\)$")  # which compare-models begins to segment
 _WEIGHT = 0.3  # of the last epoch in the mean time of an epoch
 
@@ -33,11 +35,13 @@ class Report:
 
     :param epochs: how many there will be; ``None`` if that is not known.
     :param compares: whether the new model is compared with the other one at the end.
+    :param fills: whether the model fills in what cases lack.
     """
 
-    def __init__(self, epochs: int | None, compares: bool = False) -> None:
+    def __init__(self, epochs: int | None, compares: bool = False, fills: bool = False) -> None:
         self._epochs, self._step = epochs, ""
-        self._steps = list(STEPS) if compares else list(STEPS)[:-1]
+        left_out = {name for name, done in (("fill", fills), ("compare-models", compares)) if not done}
+        self._steps = [name for name in STEPS if name not in left_out]
 
     def step(self, name: str) -> None:
         """Report that a step begins."""
@@ -82,8 +86,8 @@ class Report:
 class JsonReport(Report):
     """Prints JSON lines, as ``classscaleseg segment --json-progress`` does; stages are the names of the steps."""
 
-    def __init__(self, epochs: int | None, compares: bool = False) -> None:
-        super().__init__(epochs, compares)
+    def __init__(self, epochs: int | None, compares: bool = False, fills: bool = False) -> None:
+        super().__init__(epochs, compares, fills)
         self._epoch, self._mean = 0, 0.0
         self._comparison: dict[str, Any] = {}
 
@@ -97,6 +101,8 @@ class JsonReport(Report):
             self._train(found[1])
         elif self._step == "compare-models" and (case := _CASE.match(line)):
             self._tell("progress", stage=self._step, done=int(case[1]) - 1, total=int(case[2]))
+        elif found and self._step == "fill" and (case := _FILLED.match(line)):
+            self._tell("progress", stage=self._step, done=int(case[1]), total=int(case[2]))
         elif found:
             self.line(found[1])
 

@@ -1,0 +1,139 @@
+"""Cases of which only something was drawn: the rest is what a model finds (``fill``, ``collect --under``)."""
+
+# ruff: noqa: F811  (fixtures are imported, and then named as arguments)
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from classscale_training import commands
+from classscale_training.data.collect.on_image import OnImage, filled
+from ClassScaleSegLib import Geometry, ImageError, LabelTable, Segmentation
+from ClassScaleSegLib.images.paired_reading import read_segmentation
+from ClassScaleSegLib.process.exit_codes import ExitCode
+from collect_cases import Training, boxes, training  # noqa: F401
+
+SAMPLE = Path(__file__).parents[2] / "Resources" / "SampleData" / "toy-120.nrrd"
+DEVICE = ["-device", "cpu"]
+
+
+def found(training: Training, case: str, names: dict[int, str], *layers: np.ndarray) -> Path:
+    """Write what a model has found."""
+    there = training.segmentations
+    training.segmentations = training.folder.parent / "found"
+    training.segmentations.mkdir(exist_ok=True)
+    try:
+        return training.segmentation(case, LabelTable.from_names(names), layers)
+    finally:
+        training.segmentations = there
+
+
+def test_what_a_case_lacks_comes_from_another_segmentation_and_what_is_drawn_stays(training, capsys):
+    training.case("a", {1: "cyst", 4: "Spleen"}, boxes(1, 4))
+    training.case("b", {1: "cyst", 2: "kidney"}, boxes(1))  # an empty segment says that there is no kidney
+    anywhere = np.full_like(boxes(1), 3)
+    anywhere[:, :, 5:] = 7
+    anywhere[0] = 9
+    names = {3: "liver", 7: "spleen", 9: "kidney"}
+    found(training, "a", names, anywhere)
+    under = found(training, "b", names, anywhere).parent
+    assert training.collect("--missing", "background") == 0
+    assert training.json["labels"] == {"background": 0, "cyst": 1, "Spleen": 2}
+    assert training.collect("--under", under, "--renew", "--missing", "background") == 0
+    labels = training.json["labels"]
+    assert labels == {"background": 0, "cyst": 1, "Spleen": 2, "liver": 3, "kidney": 4}
+    a, b = training.label("a"), training.label("b")
+    drawn = boxes(1, 2)
+    assert np.array_equal(a[drawn > 0], drawn[drawn > 0]) and set(np.unique(b)) == {0, 1, 2, 3}
+    rest = np.where(anywhere == 3, 3, np.where(anywhere == 9, 4, 0))  # the drawn spleen is all of it
+    assert np.array_equal(a[drawn == 0], rest[drawn == 0])
+    one = boxes(1) == 0
+    assert np.array_equal(b[one], np.where(anywhere == 9, 0, np.where(anywhere == 7, 2, 3))[one])
+    capsys.readouterr()
+    assert training.collect("--under", under, "--renew", "--missing", "background") == 0
+    assert "is finished already" in capsys.readouterr().out
+    found(training, "a", names, np.full_like(anywhere, 3))  # found again
+    assert training.collect("--under", under, "--renew", "--missing", "background") == 0
+    assert "1 changed" in capsys.readouterr().out and not (training.label("a") == 4).any()
+
+
+def test_a_case_that_was_not_segmented_is_a_fault(training, tmp_path):
+    training.case("a", {1: "cyst"})
+    training.case("b", {1: "cyst"})
+    under = found(training, "b", {1: "liver"}, boxes(1)).parent
+    with pytest.raises(ImageError, match=r"found has no segmentation of a\. Segment the image too"):
+        training.collect("--under", under)
+    with pytest.raises(ImageError, match=r"nowhere is no folder\."):
+        training.collect("--under", tmp_path / "nowhere")
+    assert not training.dataset.exists()
+
+
+def test_values_are_free_and_names_that_are_no_names_of_a_structure_do_not_matter():
+    grid = np.zeros((1, 1, 4), np.uint16)
+    drawn, under = grid.copy(), grid.copy()
+    drawn[..., 0], under[..., 1:] = 65535, [1, 2, 3]
+    mine = LabelTable.from_names({65535: "cyst", 1: "liver"})  # a table of all that could be drawn
+    theirs = LabelTable.from_names({1: "Liver", 2: "left kidney", 3: "kidney left"})
+    both = filled(
+        OnImage((drawn,), mine.foreground, frozenset({65535}), ("mine",)),
+        OnImage((under,), theirs.foreground, frozenset({1, 2, 3}), ("theirs",)),
+    )
+    assert both.notices == ("mine", "theirs") and both.drawn == {65535, 2}
+    assert [(label.value, label.name) for label in both.labels] == [(65535, "cyst"), (2, "Liver")]
+    assert [layer.ravel().tolist() for layer in both.layers] == [[65535, 0, 0, 0], [0, 2, 0, 0]]
+
+
+def test_a_model_fills_in_what_nobody_has_drawn(tmp_path, monkeypatch, capsys):
+    """A lesion in one volume and a known structure in the other: all else is as the model finds it."""
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    training = Training(tmp_path)
+    image = sitk.ReadImage(str(SAMPLE))
+    for case in ("one", "two"):
+        sitk.WriteImage(image, str(training.images / f"{case}_0000.nii.gz"))
+    lesion = np.zeros(image.GetSize()[::-1], np.uint16)
+    lesion[20:30, 20:30, 20:30] = 1
+    names, grid = LabelTable.from_names({1: "lesion", 2: "cell 5"}), Geometry.from_image(image)
+    Segmentation(lesion, names, grid).write(training.segmentations / "one.seg.nrrd", keep_empty=True)
+    Segmentation(np.where(lesion, 2, 0).astype(np.uint16), names, grid).write(
+        training.segmentations / "two.seg.nrrd", keep_empty=True
+    )
+    under = tmp_path / "found"
+    fill = ["fill", str(training.folder), "-m", "toy-120", "-o", str(under), *DEVICE]
+    assert commands.main(fill) == 0
+    assert sorted(file.name for file in under.glob("[!.]*")) == ["one.seg.nrrd", "two.seg.nrrd"]
+    assert "[2/2] two: 120 structures" in capsys.readouterr().out
+    assert commands.main(fill) == 0 and capsys.readouterr().out.count("skipped") == 2
+    assert training.collect("--under", under, channels="toy") == 0
+    labels = training.json["labels"]
+    assert list(labels.values()) == list(range(122)) and set(labels) == {
+        "background",
+        "lesion",
+        *(f"cell {number}" for number in range(1, 121)),
+    }
+    model, _notices = read_segmentation(under / "one.seg.nrrd", training.images / "one_0000.nii.gz")
+    (layer,) = model.layers
+    back = {value: name for name, value in labels.items()}
+    for case, own, empty in (("one", "lesion", "cell 5"), ("two", "cell 5", "lesion")):
+        written = sitk.GetArrayFromImage(sitk.ReadImage(str(training.dataset / "labelsTr" / f"{case}.nii.gz")))
+        assert {back[value] for value in np.unique(written[lesion > 0])} == {own}
+        assert not (written == labels[empty]).any()
+        outside = (lesion == 0) & (layer > 0) & (layer != 5)
+        for value in np.unique(layer[outside]):
+            name = model.table[int(value)].name
+            assert np.array_equal(written[outside] == labels[name], layer[outside] == value)
+
+
+def test_a_case_that_cannot_be_segmented_is_named_and_the_others_are(tmp_path, capsys):
+    training = Training(tmp_path)
+    training.case("a", {1: "lesion"})
+    training.case("b", {1: "lesion"})
+    image = training.images / "a_0000.nii.gz"
+    image.write_bytes(image.read_bytes()[:100])
+    with_faults = ["fill", str(training.folder), "-m", "toy-120", "-o", str(tmp_path / "found"), *DEVICE]
+    assert commands.main(with_faults) == ExitCode.SOME_FAILED
+    output, error = capsys.readouterr()
+    assert output.endswith("1 of 2 cases segmented, 1 failed: a\n") and "a_0000.nii.gz is not an image" in error
+    assert (tmp_path / "found" / "b.seg.nrrd").is_file()

@@ -1,0 +1,69 @@
+"""The command ``classscaleseg-train fill``: what a model finds in drawn cases, for ``collect --under``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ClassScaleSegLib.commands.cases import Case as CaseToSegment
+from ClassScaleSegLib.commands.cohort_job import CohortJob, segment_here
+from ClassScaleSegLib.commands.job_models import completed_job, find_models
+from ClassScaleSegLib.commands.reporting import TerminalReporter
+from ClassScaleSegLib.files import refuse_unwritable_folder
+from ClassScaleSegLib.options import Options
+from ClassScaleSegLib.process.exit_codes import ExitCode
+from ClassScaleSegLib.process.fault_log import FaultLog
+from ClassScaleSegLib.process.job import Job
+
+from ..findings import report
+from .cases import Case, add_folders, named_folders, pair_cases
+
+_SUFFIX = ".seg.nrrd"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of :func:`run`."""
+    add = parser.add_argument
+    add_folders(parser)
+    add("-m", "--model", required=True, metavar="MODEL", help="model that segments: a bundle, a folder or a name")
+    add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for what it finds, NAME.seg.nrrd")
+    add("-device", default="auto", help="auto (default: CUDA, else MPS, else the CPU), cuda, cpu or mps")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Segment the cases that are drawn with a model. What it has segmented already stays.
+
+    :param options: parsed from the arguments of :func:`add_arguments`.
+    :returns: ``SOME_FAILED`` if a case cannot be segmented, as is told; the others are.
+    :raises ModelError: if the model cannot be used.
+    :raises ImageError: if segmentations have no images, or the folders cannot be read.
+    :raises OutputError: if the folder cannot be written.
+    """
+    images, segmentations = named_folders(options)
+    refuse_unwritable_folder(options.output / _SUFFIX)
+    failed = fill(images, segmentations, options.model, options.output, options.device)
+    return int(ExitCode.SOME_FAILED if failed else ExitCode.OK)
+
+
+def fill(images: Path, segmentations: Path, model: str, folder: Path, device: str = "auto") -> list[str]:
+    """Do what :func:`run` does.
+
+    :param folder: for the results, which list what the model has not found as empty segments.
+    :param device: as of :class:`~ClassScaleSegLib.options.Options`.
+    :returns: the names of the cases that cannot be segmented; the others are.
+    """
+    job = completed_job(Job((), model, folder, options=Options(device=device, keep_empty=True)))
+    models = find_models(job)
+    cases, findings = pair_cases(images, segmentations, models.channels)
+    report(str(folder), findings)
+    reporter = TerminalReporter(FaultLog("classscaleseg-train", ["fill"]))
+    try:
+        failed = segment_here(CohortJob(job, (_SUFFIX,)), _to_segment(cases, folder), models, reporter)
+    finally:
+        reporter.close()
+    return failed
+
+
+def _to_segment(cases: Sequence[Case], folder: Path) -> list[CaseToSegment]:
+    return [CaseToSegment(case.name, case.images, folder / f"{case.name}{_SUFFIX}") for case in cases]
