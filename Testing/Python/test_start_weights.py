@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("nnunetv2")
@@ -13,9 +16,9 @@ import torch
 from classscale_training.commands import main
 from classscale_training.data.toy.options import ToyOptions
 from classscale_training.data.toy_dataset import write_toy_dataset
-from classscale_training.network.low_rank_head import add_head
+from classscale_training.network.low_rank_head import FinestBasis, add_head
 from classscale_training.nnunet.known_classes import LastLayer, Rows, adopt_rows, same_classes
-from classscale_training.nnunet.new_classes import Samples, fit_rows
+from classscale_training.nnunet.new_classes import Samples, begin_new_classes, fit_rows
 from classscale_training.nnunet.pretrained import adopt_head, is_unmirrored, whole_network
 from ClassScaleSegLib.labels.table import LabelTable
 from ClassScaleSegLib.models.packing import pack
@@ -170,6 +173,55 @@ def test_new_rows_are_fitted_and_all_else_stays():
     assert (logits().argmax(1) == labels).double().mean() > 0.97
     others = [0, 1, 3]
     assert torch.equal(head.projection[others], before[0][others]) and torch.equal(head.bias[others], before[1][others])
+
+
+def test_what_only_the_model_knows_becomes_background(write_model):
+    model = write_model(small_plans(), small_dataset({"background": 0, "liver": 1, "spleen": 2, "kidney": 3}))
+    for names, fitted in (
+        ({"background": 0, "spleen": 1, "liver": 2, "kidney": 3}, []),
+        ({"background": 0, "spleen": 1, "new": 2, "kidney": 3, "liver": 4}, [2]),
+        ({"background": 0, "spleen": 1, "kidney": 2}, [0]),
+        ({"background": 0, "spleen": 1, "new": 2}, [0, 2]),
+    ):
+        with whole_network(model, build(names), rows(names)) as whole:
+            assert adopt_head(build(names)(), whole)[1] == fitted, names
+
+
+def test_the_background_is_fitted_to_what_it_contains_now(tmp_path):
+    """The rows of the model take the background for spleen: its own class for these voxels is gone."""
+    torch.manual_seed(0)
+    network = build({"background": 0, "liver": 1, "spleen": 2})()
+    head = network.decoder.seg_layers
+    image = np.random.default_rng(0).normal(size=(1, 24, 24, 24)).astype(np.float32)
+    labels = np.zeros(image.shape, np.int16)
+    labels[:, 16:, :, :12], labels[:, 20:, :, 12:] = 1, 2
+    locations = {value: np.argwhere(labels == value) for value in (1, 2)}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"class_locations": locations}))
+    with torch.no_grad():
+        head.bias.copy_(torch.tensor([0.0, 1.0, 5.0]))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    trainer = SimpleNamespace(
+        bare_network=network,
+        device=torch.device("cpu"),
+        preprocessed_dataset_folder=str(tmp_path),
+        dataset_class=lambda folder, names: SimpleNamespace(load_case=lambda name: (image, labels, None, {})),
+        configuration_manager=SimpleNamespace(patch_size=(16, 16, 16)),
+        label_manager=SimpleNamespace(ignore_label=None),
+    )
+
+    def taken() -> float:
+        with torch.no_grad():
+            basis = FinestBasis(network)(torch.from_numpy(image)[None, :, :16, :16, :16])
+            return float((head.logits(basis).argmax(1) == 0).float().mean())
+
+    network.eval()
+    assert taken() < 0.1
+    assert begin_new_classes(trainer, [0], ["a"]) == (0, 2 * 1)
+    assert taken() > 0.9
+    after = network.state_dict()
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert {name.rpartition(".")[2] for name in changed} == {"projection", "bias"}
+    assert all(torch.equal(after[name][1:], before[name][1:]) for name in changed)
 
 
 def test_a_primus_takes_over_its_basis_and_its_classes(tmp_path):

@@ -129,7 +129,10 @@ def _fit_new(trainer: Any, rank: Rank, new: list[int]) -> None:
         trainer.print_to_log_file = tell
     if rank.number == 0:
         fitted, patches = begin_new_classes(trainer, new, training)
-        tell(f"Of {len(new)} new classes, the rows of {fitted} were fitted to {patches} patches.")
+        if count := sum(row > 0 for row in new):
+            tell(f"Of {count} new classes, the rows of {fitted} were fitted to {patches} patches.")
+        if 0 in new and patches:
+            tell(f"The network's background, with what only the model knows, was fitted to {patches} patches.")
 
 
 def _refuse_trained(folder: Path) -> None:

@@ -4,6 +4,8 @@ A class that a model does not have begins with the mean of its rows (:mod:`.know
 others are sure of themselves: many steps pass before a new row is ever the highest, and until then its Dice is 0. But
 with all else fixed, the cross entropy is convex in the new rows. So they are fitted once, before the first step, to the
 features of a few patches that hold the new classes. Imprinted weights (Qi et al., CVPR 2018) have the same purpose.
+
+The background is fitted too if the model has classes that the network lacks: it contains them now.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from torch.nn.functional import conv1d
 from ..network.low_rank_head import ClassScaleHead, FinestBasis, decoder_of
 
 _CASES = 200  # that are searched for the new classes
+_BACKGROUND = 0  # row and label value
+_KNOWN = 16  # classes around which the background is looked at if none is new
 _PATCHES_OF_CLASS = 4  # each from another case, where there are so many
 _PATCHES = 64  # of all classes
 _VOXELS_OF_CLASS, _OTHER_VOXELS = 512, 4096  # of each patch
@@ -51,17 +55,19 @@ def begin_new_classes(trainer: Any, new: Sequence[int], cases: Sequence[str]) ->
     """Fit the rows of new classes to patches.
 
     :param trainer: initialised, with a :class:`.ClassScaleHead`; the network has three dimensions and no regions.
-    :param new: their rows, which are their label values.
+    :param new: their rows, which are their label values; 0 if the background is to be fitted too.
     :param cases: for training.
     :returns: how many of them were fitted, and to how many patches: only those that occur in the first cases.
     """
     network, device = trainer.bare_network, trainer.device
     head: ClassScaleHead = decoder_of(network).seg_layers
     generator = np.random.default_rng(0)
-    places = list(_places(Path(trainer.preprocessed_dataset_folder), new, cases, generator))
-    fitted = sorted({row for _, row, _ in places})
-    if not fitted:
+    folder, searched = Path(trainer.preprocessed_dataset_folder), [row for row in new if row != _BACKGROUND]
+    places = list(_places(folder, searched or _known(len(head.bias), generator), cases, generator))
+    if not places:
         return 0, 0
+    classes = {row for _, row, _ in places} & set(searched)
+    fitted = sorted(classes | ({_BACKGROUND} & set(new)))
     dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, sorted({case for case, _, _ in places}))
     patch, ignore = trainer.configuration_manager.patch_size, trainer.label_manager.ignore_label
     most = min(_OTHER_VOXELS, max(1, _NUMBERS // (len(fitted) * len(places))))
@@ -77,7 +83,12 @@ def begin_new_classes(trainer: Any, new: Sequence[int], cases: Sequence[str]) ->
         network.train(was)
     parts = [torch.cat(columns) for columns in zip(*[vars(one).values() for one in found], strict=True)]
     fit_rows(head, fitted, Samples(*parts))
-    return len(fitted), len(places)
+    return len(classes), len(places)
+
+
+def _known(classes: int, generator: np.random.Generator) -> list[int]:
+    """Return some classes, of a number that includes the background."""
+    return sorted(generator.permutation(np.arange(1, classes))[:_KNOWN].tolist())
 
 
 def _places(
@@ -133,12 +144,14 @@ def _sampled(
 
     :param basis: ``(R, voxels)``.
     :param labels: ``(voxels,)``.
-    :param most: voxels of other classes.
+    :param most: voxels of other classes, and of the background.
     """
     usable = labels != _OUTSIDE if ignore is None else (labels != _OUTSIDE) & (labels != ignore)
     others = usable & ~np.isin(labels, fitted)
     strata = [(np.flatnonzero(others), -1, most)]
-    strata += [(np.flatnonzero(labels == row), number, _VOXELS_OF_CLASS) for number, row in enumerate(fitted)]
+    for number, row in enumerate(fitted):
+        voxels = np.flatnonzero((labels == row) & usable)
+        strata.append((voxels, number, most if row == _BACKGROUND else _VOXELS_OF_CLASS))
     places, numbers, weights = [], [], []
     for voxels, number, count in strata:
         taken = generator.choice(voxels, min(count, len(voxels)), replace=False) if len(voxels) else voxels

@@ -79,7 +79,8 @@ def adopt_head(network: Any, file: Path) -> tuple[str, list[int]] | None:
 
     :param network: to be trained, also compiled or under DDP.
     :param file: the checkpoint.
-    :returns: a sentence for the log, and the rows of new classes; None if nothing was found.
+    :returns: a sentence for the log, and the rows of new classes, as :func:`.begin_new_classes` takes them; None if
+        nothing was found.
     """
     content = torch.load(file, map_location="cpu", weights_only=True)
     if _HEAD not in content:
@@ -110,6 +111,8 @@ def _known_head(
     if not known or not adopt_rows(network, last, rows):
         return {}
     new = [row for row, _ in enumerate(here.values) if row not in rows]
+    if len(set(rows.values())) < len(there.values):  # the background contains what only the model knows
+        new.insert(0, 0)
     return {_HEAD: decoder_of(network).seg_layers.state_dict(), _TOLD: told(there, here, rows), _NEW: new}
 
 
