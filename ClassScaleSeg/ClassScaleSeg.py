@@ -325,6 +325,17 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
 
         return centre_views(segmentationNode, segmentID)
 
+    def colorByConfidence(self, segmentationNode: vtkMRMLSegmentationNode, on: bool = True) -> None:
+        """Colour segments by the mean confidence of the model in them, in all views, or by their own colours again.
+
+        Yellow is a mean of 0.5 or less, violet of 1. What is saved has the segments' own colours.
+
+        :param segmentationNode: made with a ``confidence``; segments without one keep their own colours.
+        """
+        from ClassScaleSegLib.scene.confidence_colors import show_confidence
+
+        show_confidence(segmentationNode, on)
+
     def compare(self, reference: vtkMRMLSegmentationNode, other: vtkMRMLSegmentationNode) -> "Comparison":
         """Compare two segmentations, whoever made them: Dice and both volumes of each structure.
 

@@ -27,6 +27,7 @@ PICTURES = (
     ("train.png", 520, "1", "training", "light"),
     ("trained.png", 520, "1", "trained", "light"),
     ("archive.png", 760, "1", "archive", "light"),
+    ("confidence.png", 350, "1", "confidence", "light"),
     ("350.png", 350, "1", "anatomy", "light"),
     ("371.png", 371, "1", "model", "dark"),
     ("426.png", 426, "1", "long", "light"),
@@ -60,14 +61,14 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
     :param width: pixels, before scaling.
     :param classes: "model": run the sample, tick two structures, and show the section "Advanced". "anatomy": show a
         list with long names, and the section "Advanced". "long": the same with two channels, a volume and a message
-        whose names are very long. "several": run two models on two volumes and a broken one, compare the results, and
-        show every section. "correcting": the bar above the Segment Editor, after a run. "training": the dialog in
-        which a model is trained. "trained": the same at the end of a training. "archive": that in which series are
-        fetched from an archive.
+        whose names are very long. "confidence": run the sample, and colour its structures by their confidence.
+        "several": run two models on two volumes and a broken one, compare the results, and show every section.
+        "correcting": the bar above the Segment Editor, after a run. "training": the dialog in which a model is trained.
+        "trained": the same at the end of a training. "archive": that in which series are fetched from an archive.
     :param theme: "light" or "dark".
     """
     sys.path[:0] = [str(ROOT / "Testing" / "Python")]
-    from slicer_application import application, load_sample, module, qt
+    from slicer_application import application, load_sample, module, qt, slicer
     from standins.application import ModulePanel
 
     if theme == "dark":
@@ -95,6 +96,11 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
         panel.ui.advancedCollapsibleButton.collapsed = False
         run(panel, application)
         panel.results.table.tick(["Segment_3", "Segment_4"])
+    if classes == "confidence":
+        panel.store(confidence=slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Confidence"))
+        run(panel, application)
+        panel.ui.colorsComboBox.setCurrentIndex(1)
+        panel.results.table.view.sortByColumn(2, qt.Qt.AscendingOrder)
     if classes == "several":
         show_several(panel, application)
     if classes == "correcting":

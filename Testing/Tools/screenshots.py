@@ -2,7 +2,8 @@
 
     python Testing/Tools/screenshots.py
 
-This needs slicer-core, and writes ``four-views.png``, ``surfaces.png`` and ``head.png`` to ``Resources/Screenshots``.
+This needs slicer-core, and writes ``four-views.png``, ``surfaces.png``, ``head.png`` and ``confidence.png``, the same
+head with its segments coloured by their confidence, to ``Resources/Screenshots``.
 Slicer's own code draws the slice views, the 3D view and the segments (MRML scene, slice logic, displayable managers),
 but without its main window.
 """
@@ -35,6 +36,8 @@ def main() -> None:
     options = parser.parse_args()
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
+    from ClassScaleSegLib.scene.confidence_colors import show_confidence
+
     scene = Scene("toy")
     scene.show(scene.apart())
     write(options.output / "four-views.png", scene.four_views())
@@ -42,6 +45,8 @@ def main() -> None:
     head = Scene("head")
     head.show(head.in_groups(INSIDE))
     write(options.output / "head.png", head.four_views())
+    show_confidence(head.node)
+    write(options.output / "confidence.png", tiled([[head.slice_view("Axial"), head.view_3d(SIDE, SIDE)]]))
 
 
 class Scene:
@@ -60,7 +65,8 @@ class Scene:
 
         self.name = DEMOS[demo].sample
         file = resource("SampleData", f"{self.name}.nrrd")
-        self.result = segment(file, open_model(resource("Models", f"{DEMOS[demo].model}.zip")), device="cpu")
+        model = open_model(resource("Models", f"{DEMOS[demo].model}.zip"))
+        self.result = segment(file, model, device="cpu", confidence=True)
         self.scene = slicer.vtkMRMLScene()
         self.application = slicer.vtkMRMLApplicationLogic()
         self.application.SetMRMLScene(self.scene)
@@ -138,7 +144,7 @@ class Scene:
         logic = slicer.vtkMRMLSliceLogic()
         logic.SetMRMLApplicationLogic(self.application)
         logic.SetMRMLScene(self.scene)
-        view = logic.AddSliceNode(orientation)
+        view = logic.AddSliceNode(self.scene.GenerateUniqueName(orientation))  # not one that has been drawn
         view.SetOrientation(orientation)
         logic.GetSliceCompositeNode().SetBackgroundVolumeID(self.volume.GetID())
         view.SetDimensions(SIDE, SIDE, 1)

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from .confidence import forget_confidence
+from .confidence_colors import follow_confidence
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLSegmentationNode
@@ -16,6 +17,7 @@ _CORRECTED = "ClassScaleSeg.Corrected"  # attribute: ids of segments, as JSON; o
 def note_corrected(node: vtkMRMLSegmentationNode, segment_id: str) -> None:
     """Note that a structure has been corrected. How sure the model was of it is forgotten."""
     forget_confidence(node.GetSegmentation().GetSegment(segment_id))
+    follow_confidence(node)
     node.SetAttribute(_CORRECTED, json.dumps([*dict.fromkeys((*_noted(node), segment_id))]))
 
 

@@ -19,6 +19,7 @@ from ..images.measures import sums_by_label
 from ..images.seg_nrrd import index_to_ras, terminology_entry
 from ..images.segmentation import Segmentation
 from .confidence import note_confidence
+from .confidence_colors import follow_confidence
 from .quick_removal import free_when_destroyed
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def fill_segmentation_node(
 ) -> None:
     """Add the classes of a segmentation to a segmentation node, as segments with names, colours and codes.
 
-    Segments of one layer share an image. If the confidence was computed, its mean is noted on each segment.
+    Segments of one layer share an image. If the confidence was computed, its mean is noted on each segment; if the node
+    is coloured by it, so it is afterwards.
 
     :param keep_empty: also add classes without a voxel.
     :param replace: remove the segments that the node has; otherwise they are an error.
@@ -99,6 +101,7 @@ def fill_segmentation_node(
                 segment.AddRepresentation(representation, images[segment.GetLabelValue()])
                 vtk_segmentation.AddSegment(segment, identifier, following)
             following = identifier
+        follow_confidence(node)
         vtk_segmentation.InvokeEvent(vtk_segmentation.ContainedRepresentationNamesModified)  # for buttons "Show 3D"
     free_when_destroyed(node)
     if node.GetScene() is not None and node.GetDisplayNode() is None:

@@ -22,6 +22,7 @@ from .contents import changes, contents
 from .correcting import Correcting
 from .saving import ask_file
 from .section import StructureSection, amount, attempt, searched
+from .segment_colors import SegmentColors
 from .statistics_menu import StatisticsMenu
 from .training import save_for_training
 
@@ -74,6 +75,7 @@ class ResultPanel(StructureSection):
         ui.correctButton.connect("clicked(bool)", lambda: self._correct())
         ui.resultSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose)
         self.correcting = Correcting(state, logic)
+        self.colors, self._own_colors = SegmentColors(ui, state, self.render), dict[str, tuple[int, int, int]]()
         self.statistics = StatisticsMenu(ui.tableButton, state, self.say)
         # shown instead, if the volume comes from DICOM
         self.save_menu = qt.QMenu(ui.saveButton)
@@ -107,11 +109,16 @@ class ResultPanel(StructureSection):
             text = _("{count} structures found. Click one to centre the views on it. Tick some to show them in 3D.")
         with self.table.place_kept() if again else contextlib.nullcontext():
             self.table.set_rows(rows, ticked=False)
+        self._own_colors = {row.key: row.color for row in rows}
         self.table.tick(ticked)
         self.table.set_width(1, "00,000.000")
         self.table.set_width(2, max((row.cells[2] for row in rows), default=""))  # hidden if none has one
         self.say(text.format(count=len(rows)))
-        self._watching.watch((node,), *changes(), slicer.vtkSegmentation.ContainedRepresentationNamesModified)
+        shown = (
+            slicer.vtkSegmentation.ContainedRepresentationNamesModified,
+            slicer.vtkMRMLDisplayableNode.DisplayModifiedEvent,
+        )
+        self._watching.watch((node,), *changes(), *shown)
         self.render()
         self._on_shown()
 
@@ -158,7 +165,7 @@ class ResultPanel(StructureSection):
         self.render()
 
     def render(self) -> None:
-        """Show whether there are surfaces, and what can be done."""
+        """Show whether there are surfaces, in which colours, and what can be done."""
         from ClassScaleSegLib.scene.dicom import is_from_dicom
         from ClassScaleSegLib.scene.surfaces import has_surfaces
 
@@ -176,6 +183,8 @@ class ResultPanel(StructureSection):
         elif self._ui.backButton.focus:
             focused(self._ui.resultSelector).setFocus()
         self._ui.backButton.visible = back is not None
+        self.colors.render()
+        self.table.recolor(self.colors.shown(self._own_colors))
         self._ui.saveButton.enabled = self._ui.trainingButton.enabled = node is not None
         self._ui.saveButton.setMenu(self.save_menu if is_from_dicom(node) else None)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import qt
@@ -225,6 +225,14 @@ class SearchTable:
             state = qt.Qt.Checked if key in wanted else qt.Qt.Unchecked
             if item.checkState() != state:
                 item.setCheckState(state)
+        self.model.blockSignals(False)
+        self.view.viewport().update()
+
+    def recolor(self, colors: Mapping[str, tuple[int, int, int]]) -> None:
+        """Give rows other colours, by their keys."""
+        self.model.blockSignals(True)
+        for key, color in colors.items():
+            self._items[key].setData(qt.QColor(*color), qt.Qt.DecorationRole)
         self.model.blockSignals(False)
         self.view.viewport().update()
 

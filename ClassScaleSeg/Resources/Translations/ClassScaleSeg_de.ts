@@ -124,6 +124,10 @@
         <translation>Klassen</translation>
     </message>
     <message>
+        <source>Colours:</source>
+        <translation>Farben:</translation>
+    </message>
+    <message>
         <source>Compare</source>
         <translation>Vergleichen</translation>
     </message>
@@ -474,6 +478,10 @@
     <message>
         <source>The segmentation whose structures are listed: a result, or one that was loaded from a file or made elsewhere.</source>
         <translation>Die Segmentierung, deren Strukturen aufgeführt sind: ein Ergebnis oder eine aus einer Datei oder von anderswo.</translation>
+    </message>
+    <message>
+        <source>The segments in the views and the rows below have their own colours, or are coloured by the mean confidence in them: yellow is where the model was least sure. What is saved has the own colours.</source>
+        <translation>Die Segmente in den Ansichten und die Zeilen darunter haben ihre eigenen Farben oder solche nach ihrer mittleren Konfidenz: Gelb ist, wo das Modell am unsichersten war. Gespeichert werden die eigenen Farben.</translation>
     </message>
     <message>
         <source>The volume is part of a sequence. Segment all frames, and create a sequence of segmentations.</source>
@@ -6460,6 +6468,17 @@
     <message>
         <source>Search structures</source>
         <translation>Strukturen suchen</translation>
+    </message>
+</context>
+<context>
+    <name>results.segment_colors</name>
+    <message>
+        <source>Confidence</source>
+        <translation>Konfidenz</translation>
+    </message>
+    <message>
+        <source>Structures</source>
+        <translation>Strukturen</translation>
     </message>
 </context>
 <context>
