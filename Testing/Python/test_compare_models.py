@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("nnunetv2")
 from classscale_training import commands  # noqa: E402
-from classscale_training.evaluation.drawn_cases import Candidate  # noqa: E402
+from classscale_training.evaluation.drawn_cases import Candidate, without_common_classes  # noqa: E402
 from ClassScaleSegLib.process.exit_codes import ExitCode  # noqa: E402
 from collect_cases import Training  # noqa: E402
 from conftest import small_dataset  # noqa: E402
@@ -82,7 +82,7 @@ def test_a_model_is_freed_before_the_next_one_is_opened(drawn, model, monkeypatc
         channels = 1
 
         def __init__(self, candidate: Candidate) -> None:
-            self.candidate = candidate
+            self.candidate, self.table = candidate, find(candidate).table
 
         @property
         def run(self) -> Run:
@@ -128,6 +128,39 @@ def test_a_case_that_cannot_be_read_counts_for_no_model(drawn, model, capsys):
     (drawn.segmentations / "b.seg.nrrd").write_bytes(b"damaged")
     assert run(drawn.folder, "-m", model) == ExitCode.FAULT
     assert "No case could be compared. The last fault was: " in capsys.readouterr().err
+
+
+def test_programs_are_told_by_json_lines(drawn, model, capsys):
+    (drawn.images / "a_0000.nii.gz").write_bytes(b"damaged")
+    words = [drawn.folder, "-m", model, "-m", "toy-120", "--names", "old", "new", "--json-progress"]
+    assert run(*words) == ExitCode.SOME_FAILED
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    progress = [event for event in events if event["event"] == "progress"]
+    assert [(event["stage"], event["done"], event["total"]) for event in progress] == [
+        ("segment", done, 4) for done in (0, 1, 2)
+    ], "the damaged case is left out for the second model"
+    assert "remaining" not in progress[0] and progress[1]["remaining"] >= 0
+    said = [event["message"] for event in events if event["event"] == "message"]
+    assert said[0] == "old and new have no class in common." and "old: a" in said
+    assert said[-1] == "new has none of the structures that are drawn."
+    result = events[-1]
+    assert (result["event"], result["names"], result["cases"]) == ("result", ["old", "new"], ["b"])
+    assert result["structures"][0]["name"] == "organ 1" and result["structures"][0]["dice"][1] is None
+    assert result["without_common_classes"] == [["old", "new"]]
+    assert len(result["faults"]) == 1 and "a_0000.nii.gz" in result["faults"][0]
+    (drawn.segmentations / "b.seg.nrrd").write_bytes(b"damaged")
+    assert run(*words) == ExitCode.FAULT
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["event"] == "error" and last["message"].startswith("No case could be compared.")
+
+
+def test_models_have_a_class_in_common_by_its_name_or_its_code(write_model, tmp_path):
+    one, other = (
+        write_model(dataset=small_dataset({"background": 0, name: 1}), root=tmp_path / name)
+        for name in ("kidney_left", "Left kidney")
+    )
+    models = [Candidate(str(path), name) for path, name in ((one, "one"), (other, "other"), ("toy-120", "toy"))]
+    assert without_common_classes(models) == [("one", "toy"), ("other", "toy")]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("nnunetv2")
 from ClassScaleSegLib.models.summary import summarize  # noqa: E402
-from ClassScaleSegLib.process import TrainingProcess  # noqa: E402
+from ClassScaleSegLib.process import ModelComparisonProcess, TrainingProcess  # noqa: E402
 from ClassScaleSegLib.process import training as module  # noqa: E402
 from ClassScaleSegLib.process.child import ChildProcess  # noqa: E402
 from collect_cases import Training  # noqa: E402
@@ -84,6 +84,25 @@ def test_what_it_refuses_is_the_error(tmp_path):
         process.start()
         assert process.wait() == "failed"
     assert process.error == f"{tmp_path / 'mine.pth'} must end in .zip: a bundle is a zip."
+
+
+def test_models_are_compared_though_a_case_is_damaged(tmp_path, write_model):
+    training = Training(tmp_path)
+    for case in "ab":
+        training.case(case, {1: "organ 1"})
+    (training.images / "a_0000.nii.gz").write_bytes(b"damaged")
+    words = [str(training.folder), "-m", str(write_model()), "-m", "toy-120", "-device", "cpu"]
+    with ModelComparisonProcess(words) as process:
+        process.arguments += ("-o", str(process.work_folder / "table.csv"))
+        process.start()
+        assert process.wait() == "finished", process.log
+        with (process.work_folder / "table.csv").open(encoding="utf-8") as file:
+            assert {row["Case"] for row in csv.DictReader(file)} == {"b"}
+    assert process.result["cases"] == ["b"] and len(process.result["faults"]) == 1
+    with ModelComparisonProcess([str(tmp_path), *words[1:]]) as process:
+        process.start()
+        assert process.wait() == "failed"
+    assert process.error.startswith(f"{tmp_path} is not a training folder")
 
 
 class Printing(ChildProcess):

@@ -3,6 +3,14 @@
 from .archive import Access, ArchiveProcess
 from .job import Event, Job
 from .segmentation import SegmentationProcess
-from .training import TrainingProcess
+from .training import ModelComparisonProcess, TrainingProcess
 
-__all__ = ["Access", "ArchiveProcess", "Event", "Job", "SegmentationProcess", "TrainingProcess"]
+__all__ = [
+    "Access",
+    "ArchiveProcess",
+    "Event",
+    "Job",
+    "ModelComparisonProcess",
+    "SegmentationProcess",
+    "TrainingProcess",
+]

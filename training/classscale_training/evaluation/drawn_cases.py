@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from ClassScaleSegLib.catalog.chosen import chosen_models
 from ClassScaleSegLib.commands.job_models import JobModels, completed_job, find_models
 from ClassScaleSegLib.errors import ClassScaleError
-from ClassScaleSegLib.images.comparison import ClassComparison, Comparison, compare
+from ClassScaleSegLib.images.comparison import ClassComparison, Comparison, class_keys, compare
 from ClassScaleSegLib.images.comparison_summary import GatheredCases
 from ClassScaleSegLib.images.paired_cases import Pair
 from ClassScaleSegLib.images.paired_reading import read_pair
@@ -71,6 +72,15 @@ def common_channels(models: Sequence[Candidate]) -> int:
         each = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise ClassScaleError(f"The models take different numbers of images of a case: {each}. Compare others.")
     return next(iter(counts.values()))
+
+
+def without_common_classes(models: Sequence[Candidate]) -> list[tuple[str, str]]:
+    """Return the names of the models that have no class in common, two by two.
+
+    :raises ModelError: if one cannot be used.
+    """
+    keys = {model.name: class_keys(model.found().table.foreground).keys() for model in models}
+    return [(first, second) for first, second in combinations(keys, 2) if not keys[first] & keys[second]]
 
 
 class Comparisons:

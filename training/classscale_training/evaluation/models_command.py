@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
-from ClassScaleSegLib.commands.compare_lines import comparison_lines, several_lines
 from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.files import refuse_existing, refuse_unwritable_folder
 from ClassScaleSegLib.images.comparison_summary import write_comparisons
@@ -21,7 +19,9 @@ from ClassScaleSegLib.process.exit_codes import ExitCode
 from ..data.collect.cases import Case, add_folders, listed, named_folders, pair_cases
 from ..data.findings import report
 from ..files import write_json
-from .drawn_cases import candidates, common_channels, compare_models
+from ..processes.json_progress import add_progress_options, reported
+from .drawn_cases import candidates, common_channels, compare_models, without_common_classes
+from .models_report import JsonReport, Report
 
 FACTS = "comparison.json"
 
@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--results", type=Path, metavar="DIR", help=text)
     add("-device", default="auto", help="auto (default: CUDA, else MPS, else the CPU), cuda, cpu or mps")
     add("--overwrite", action="store_true", help="replace the table and the results if they exist")
+    add_progress_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -50,6 +51,13 @@ def run(options: argparse.Namespace) -> int:
     :raises ClassScaleError: if an argument is wrong, a model cannot be used, or no case can be compared.
     :raises OutputError: if something cannot be written.
     """
+    if options.json_progress:
+        return reported(options, lambda: _compare(options, JsonReport()))
+    return _compare(options, Report())
+
+
+def _compare(options: argparse.Namespace, report: Report) -> int:
+    """Do what :func:`run` does, and report it."""
     images, segmentations = named_folders(options)
     table = None if options.labels is None else LabelTable.from_file(options.labels)
     models = candidates(options.model, options.names, options.device)
@@ -60,18 +68,25 @@ def run(options: argparse.Namespace) -> int:
     if kept is not None:
         refuse_existing(kept / FACTS, options.overwrite)
         refuse_unwritable_folder(kept / FACTS)
+    apart = without_common_classes(models)
+    for first, second in apart:
+        report.line(f"{first} and {second} have no class in common.")
     with tempfile.TemporaryDirectory() if kept is None else nullcontext(kept) as folder:
-        compared = compare_models(models, cases, Path(folder), table, _tell_case, _tell)
+        compared = compare_models(models, cases, Path(folder), table, report.case, report.line)
     names, rows = compared.names, compared.rows
     if not rows[0]:
         raise ClassScaleError(f"No case could be compared. The last fault was: {compared.faults[-1]}")
-    print("\n".join(comparison_lines(rows[0], True) if len(rows) == 1 else several_lines(names, rows, True)))
+    facts = compared.facts()
+    for name, mean in zip(names, facts["mean_dice"], strict=True):
+        if mean is None:
+            report.line(f"{name} has none of the structures that are drawn.")
     if kept is not None:
-        write_json(kept / FACTS, compared.facts())
+        write_json(kept / FACTS, facts)
     if options.output is not None and len(rows) == 1:
         write_comparisons(options.output, rows[0], options.overwrite)
     elif options.output is not None:
         write_several_comparisons(options.output, dict(zip(names, rows, strict=True)), options.overwrite)
+    report.compared(compared, apart)
     return int(ExitCode.SOME_FAILED if compared.faults else ExitCode.OK)
 
 
@@ -89,11 +104,3 @@ def _cases(images: Path, segmentations: Path, channels: int, wanted: list[str] |
             f"{listed(missing)}: no image in {images} and segmentation in {segmentations} have this name."
         )
     return [case for case in cases if case.name in wanted]
-
-
-def _tell_case(done: int, total: int, what: str) -> None:
-    print(f"{what} ({done + 1} of {total})", flush=True)
-
-
-def _tell(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)

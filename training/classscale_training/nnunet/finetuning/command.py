@@ -11,22 +11,18 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 
 from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.files import unwritable
 from ClassScaleSegLib.labels.sides import pair_of_sides
 from ClassScaleSegLib.models.identity import model_sha256
-from ClassScaleSegLib.process.exit_codes import exit_code
-from ClassScaleSegLib.process.parent_watch import ParentWatch
 
 from ...data.collect.cases import add_folders, named_folders
 from ...data.collect.plan import MISSING, OVERLAP
 from ...files import alone, read_json, write_json
+from ...processes.json_progress import add_progress_options, reported
 from ..planning_arguments import count
 from ..splits import SPLITS, read_splits
 from ..train_command import rate
@@ -75,8 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", help="name of the model (default: that of the bundle)")
     add("--licence", help="licence of the weights; that of the model must allow it")
     add("--overwrite", action="store_true", help="replace an existing bundle")
-    add("--json-progress", action="store_true", help="report progress as JSON lines on standard output")
-    add("--stop-with-parent", nargs=2, metavar=("PID", "FOLDER"), help=argparse.SUPPRESS)
+    add_progress_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -92,26 +87,7 @@ def run(options: argparse.Namespace) -> int:
     epochs = None if options.trainer is not None else EPOCHS if options.epochs is None else options.epochs
     if not options.json_progress:
         return _finetune(options, Report(epochs, options.fold != "all", options.fill))
-    report = JsonReport(epochs, options.fold != "all", options.fill)
-    with _watched(options):
-        try:
-            return _finetune(options, report)
-        except ClassScaleError as error:
-            report.failed("", str(error))
-            return int(exit_code(error))
-
-
-@contextmanager
-def _watched(options: argparse.Namespace) -> Iterator[None]:
-    """Let the parent end the command within the block, by a termination signal or by its own end."""
-    embedded = threading.current_thread() is not threading.main_thread()  # which alone can catch signals
-    before = None if embedded else signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with ParentWatch(*options.stop_with_parent) if options.stop_with_parent else nullcontext():
-            yield
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+    return reported(options, lambda: _finetune(options, JsonReport(epochs, options.fold != "all", options.fill)))
 
 
 def _finetune(options: argparse.Namespace, report: Report) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.process.terminal import printable
+
+from ...processes.json_progress import tell, tell_error
 
 # The steps, and which of their lines are shown, by a group of a pattern; warnings and faults come another way.
 STEPS = {
@@ -93,16 +93,16 @@ class JsonReport(Report):
 
     def step(self, name: str) -> None:
         self._step = name
-        self._tell("progress", stage=name, done=0, total=self._epochs or 1 if name == "train" else 1)
+        tell("progress", stage=name, done=0, total=self._epochs or 1 if name == "train" else 1)
 
     def output(self, line: str) -> None:
         found = STEPS[self._step].match(line)
         if found and self._step == "train":
             self._train(found[1])
         elif self._step == "compare-models" and (case := _CASE.match(line)):
-            self._tell("progress", stage=self._step, done=int(case[1]) - 1, total=int(case[2]))
+            tell("progress", stage=self._step, done=int(case[1]) - 1, total=int(case[2]))
         elif found and self._step == "fill" and (case := _FILLED.match(line)):
-            self._tell("progress", stage=self._step, done=int(case[1]), total=int(case[2]))
+            tell("progress", stage=self._step, done=int(case[1]), total=int(case[2]))
         elif found:
             self.line(found[1])
 
@@ -110,19 +110,19 @@ class JsonReport(Report):
         super().errors(text)
         if self._step == "preprocess" and (bars := _BAR.findall(text)):
             done, total = map(int, bars[-1])
-            self._tell("progress", stage=self._step, done=done, total=total)
+            tell("progress", stage=self._step, done=done, total=total)
 
     def line(self, text: str) -> None:
-        self._tell("message", message=printable(text))
+        tell("message", message=printable(text))
 
     def failed(self, sentence: str, error: str) -> None:
-        self._tell("error", kind=ClassScaleError.__name__, message=printable(error or sentence))
+        tell_error(error or sentence)
 
     def compared(self, facts: dict[str, Any], table: Path) -> None:
         self._comparison = {name: fact for name, fact in facts.items() if name != "names"} | {"table": printable(table)}
 
     def finished(self, bundle: Path, following: str) -> None:
-        self._tell("result", output=printable(bundle), **self._comparison)
+        tell("result", output=printable(bundle), **self._comparison)
 
     def _train(self, line: str) -> None:
         """Report a line of nnU-Net's log."""
@@ -138,7 +138,4 @@ class JsonReport(Report):
     def _epochs_done(self, done: int) -> None:
         if self._epochs:
             left = {"remaining": round((self._epochs - done) * self._mean, 1)} if self._mean else {}
-            self._tell("progress", stage=self._step, done=done, total=self._epochs, **left)
-
-    def _tell(self, event: str, **facts: Any) -> None:
-        print(json.dumps({"event": event, **facts}), flush=True)
+            tell("progress", stage=self._step, done=done, total=self._epochs, **left)
