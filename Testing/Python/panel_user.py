@@ -43,7 +43,8 @@ from panel_scene_actions import SceneActions
 from slicer_application import ROOT, application, module, qt, slicer
 from user_data import data_environment
 
-from ClassScaleSegPanel.results import result_panel, saving  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel.results import result_panel  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel.widgets import saving  # isort: skip
 from ClassScaleSegPanel.servers import dialog, watch  # isort: skip
 from ClassScaleSegPanel.state import ServerView  # isort: skip
 

@@ -13,7 +13,8 @@ from ClassScaleSegLib.scene.dicom import remember_origin
 from slicer_application import add_volume, application, qt, slicer
 from test_module_compare import FILTERS, NAMES, SHAPE, labels, panel, scene, segmentation, shown, told  # noqa: F401
 
-from ClassScaleSegPanel.results import case_comparison, saving  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel.results import case_comparison  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel.widgets import saving  # isort: skip
 
 
 def volume(name):

@@ -17,7 +17,7 @@ from slicer_application import TURNED, add_volume, application, module, qt, slic
 from test_module_logic import add_segment
 
 from ClassScaleSegPanel.install import missing, packages  # isort: skip  needs the stand-ins
-from ClassScaleSegPanel.results import saving  # isort: skip
+from ClassScaleSegPanel.widgets import saving  # isort: skip
 
 NAMES = {0: "background", 1: "liver", 2: "spleen", 3: "kidney_left"}
 SHAPE = (12, 14, 16)

@@ -24,7 +24,7 @@ from slicer_application import (
 )
 from standins.application import ModulePanel
 
-from ClassScaleSegPanel.results import saving  # isort: skip
+from ClassScaleSegPanel.widgets import saving  # isort: skip
 from ClassScaleSegPanel.results.result_panel import SETTLE_MILLISECONDS  # isort: skip
 
 LONG = "A very long name of something that somebody once has measured, " * 5

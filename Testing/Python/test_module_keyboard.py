@@ -7,7 +7,7 @@ import pytest
 from slicer_application import application, load_sample, module, qt, slicer  # noqa: F401
 from test_module_panel import wait_until
 
-from ClassScaleSegPanel.results import saving  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel.widgets import saving  # isort: skip  needs the stand-ins
 from PySide6.QtTest import QTest  # isort: skip
 
 

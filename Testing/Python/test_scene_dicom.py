@@ -230,7 +230,7 @@ def test_a_grid_is_turned_like_another(seed):
 
 def test_the_panel_offers_dicom_where_the_volume_comes_from_dicom(panel, answers, monkeypatch, tmp_path):
     from ClassScaleSegPanel.install import packages
-    from ClassScaleSegPanel.results import saving
+    from ClassScaleSegPanel.widgets import saving
 
     offered, installed = [], []
     volume, voxels = load(monkeypatch, write_series(tmp_path / "series", planes(4, (7, 9)), FrameOfReferenceUID=None))

@@ -19,8 +19,8 @@ from ..widgets.watching import Watching
 from ..widgets.whole_texts import WholeTexts
 from .case_list import CaseList
 from .contents import changes, contents
-from .saving import ask_table_file
 from .section import amount
+from .table_file import ask_table_file
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.images.comparison import ClassComparison

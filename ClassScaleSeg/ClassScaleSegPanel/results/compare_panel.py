@@ -18,9 +18,9 @@ from ..widgets.search_table import Row
 from ..widgets.texts import tell_error
 from ..widgets.watching import Watching
 from .contents import changes, contents
-from .saving import ask_table_file
 from .section import StructureSection, amount, attempt, searched
 from .structure_set import ask_structure_set
+from .table_file import ask_table_file
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.images.comparison import ClassComparison, Comparison

@@ -15,12 +15,12 @@ from ..archives.sending import SendDialog
 from ..install.packages import ensure_dicom
 from ..state import PanelState, silent
 from ..widgets.keyboard import focused
+from ..widgets.saving import ask_file
 from ..widgets.search_table import Row
 from ..widgets.texts import tell, tell_error, tip
 from ..widgets.watching import Watching
 from .contents import changes, contents
 from .correcting import Correcting
-from .saving import ask_file
 from .section import StructureSection, amount, attempt, searched
 from .segment_colors import SegmentColors
 from .statistics_menu import StatisticsMenu

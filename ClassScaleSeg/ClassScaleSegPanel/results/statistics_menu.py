@@ -12,8 +12,8 @@ from slicer.i18n import tr as _
 
 from ..state import PanelState
 from ..widgets.texts import tell_error
-from .saving import ask_table_file
 from .section import attempt
+from .table_file import ask_table_file
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.scene.segmentation_reader import Opened

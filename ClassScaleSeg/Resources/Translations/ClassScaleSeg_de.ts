@@ -6449,21 +6449,6 @@
     </message>
 </context>
 <context>
-    <name>results.saving</name>
-    <message>
-        <source>Excel workbook</source>
-        <translation>Excel-Arbeitsmappe</translation>
-    </message>
-    <message>
-        <source>Table</source>
-        <translation>Tabelle</translation>
-    </message>
-    <message>
-        <source>{path} already exists. Replace it?</source>
-        <translation>{path} existiert bereits. Ersetzen?</translation>
-    </message>
-</context>
-<context>
     <name>results.section</name>
     <message>
         <source>Search structures</source>
@@ -6537,6 +6522,17 @@
     <message>
         <source>There is not enough memory to load the structure set.</source>
         <translation>Der Speicher reicht nicht, um den Strukturdatensatz zu laden.</translation>
+    </message>
+</context>
+<context>
+    <name>results.table_file</name>
+    <message>
+        <source>Excel workbook</source>
+        <translation>Excel-Arbeitsmappe</translation>
+    </message>
+    <message>
+        <source>Table</source>
+        <translation>Tabelle</translation>
     </message>
 </context>
 <context>
@@ -7568,6 +7564,13 @@
     <message>
         <source>The last of the labels wins</source>
         <translation>Das letzte der Labels gewinnt</translation>
+    </message>
+</context>
+<context>
+    <name>widgets.saving</name>
+    <message>
+        <source>{path} already exists. Replace it?</source>
+        <translation>{path} existiert bereits. Ersetzen?</translation>
     </message>
 </context>
 <context>

@@ -9,11 +9,9 @@ from pathlib import Path
 import qt
 import slicer
 from ClassScaleSegLib.images.formats import ALL_SUFFIXES
-from ClassScaleSegLib.images.tables import EXCEL_SUFFIX, TABLE_SUFFIXES
 from slicer.i18n import tr as _
 
-from ..install.packages import ensure_excel
-from ..widgets.texts import ask
+from .texts import ask
 
 _BEGUN = r"\.(seg|rtstruct|sr)$"  # of a suffix that was typed as far as this
 
@@ -36,20 +34,6 @@ def ask_file(title: str, name: str, kinds: Mapping[str, str]) -> str:
     # the dialogue has asked about the name as it was typed, not about the one with a suffix
     question = _("{path} already exists. Replace it?").format(path=path)
     return "" if path != typed and Path(path).exists() and not ask(question, title) else path
-
-
-def ask_table_file(title: str, name: str) -> str:
-    """Ask the user for a file to save a table to, and return its path; empty if the user cancels.
-
-    For a workbook, the package that writes it is installed, once the user has agreed.
-
-    :raises ClassScaleError: if it is missing and is not installed; says what to do.
-    """
-    kinds = dict(zip(TABLE_SUFFIXES, (_("Table"), _("Excel workbook")), strict=True))
-    path = ask_file(title, name, kinds)
-    if path.lower().endswith(EXCEL_SUFFIX):
-        ensure_excel()
-    return path
 
 
 def show(title: str, proposed: str, filters: Sequence[str]) -> tuple[str, str]:
