@@ -24,9 +24,9 @@ from test_module_queue import states
 from test_translations import english_words, german  # noqa: F401
 
 # isort: split
-from ClassScaleSegPanel.archives.dialog import POLL_MILLISECONDS
 from ClassScaleSegPanel.archives.known import KnownArchive, known_archives, remember, secret_of
 from ClassScaleSegPanel.archives.words import panel_words
+from ClassScaleSegPanel.widgets.process_dialog import POLL_MILLISECONDS
 
 pytest.importorskip("pydicom")
 

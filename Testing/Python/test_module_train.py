@@ -80,7 +80,7 @@ def test_it_proposes_the_folder_the_shown_model_and_a_free_file(panel, train, tm
     labelled = {"Cases", "Begin with", "New model", "Epochs", "Device", "What a case lacks", "Structures that overlap"}
     fields = (train.folder, train.model, train.output, train.epochs, train.device, train.missing, train.overlap)
     assert {field.accessibleName for field in fields} == labelled
-    assert not train.stop_button.enabled and not train.use_button.visible
+    assert not train.cancel_button.enabled and not train.use_button.visible
     train.folder.text = str(tmp_path / "nothing")
     assert train.cases.text == "No case was saved there." and train.output.text == str(tmp_path / "nothing.zip")
     train.output.text = "/mine.zip"
@@ -128,7 +128,7 @@ def test_what_is_chosen_is_what_the_command_gets(train, child, tmp_path):
 
 def test_progress_is_shown_until_the_new_model_can_be_used(panel, train, child, tmp_path, monkeypatch, told):
     train.start_button.click()
-    assert train.stop_button.enabled and not train.start_button.enabled and not train.folder.enabled
+    assert train.cancel_button.enabled and not train.start_button.enabled and not train.folder.enabled
     child[0].events = [Event("progress", "train", 12, 100, remaining=5400)]
     child[0].log = "train_loss -0.5"
     train.poll()
@@ -137,7 +137,7 @@ def test_progress_is_shown_until_the_new_model_can_be_used(panel, train, child, 
     train.close()
     assert train.process is not None, "it goes on"
     panel.ui.trainButton.click()
-    assert train.status.text.startswith("Training: 12") and train.stop_button.enabled
+    assert train.status.text.startswith("Training: 12") and train.cancel_button.enabled
     child[0].state, child[0].result = "finished", {"output": str(tmp_path / "cases.zip")}
     train.poll()
     assert train.status.text == f"Done. The new model is {tmp_path / 'cases.zip'}."
@@ -197,7 +197,7 @@ def test_a_comparison_can_be_stopped_and_the_new_model_used(train, child, tmp_pa
     train.start_button.click()
     child[0].events = [Event("progress", "compare-models", 0, 4)]
     train.poll()
-    train.stop_button.click()
+    train.cancel_button.click()
     said = f"Stopped. The new model is {tmp_path / 'cases.zip'}. It was not compared."
     assert train.status.text == said and not train.use_button.isHidden()
 
@@ -232,6 +232,16 @@ def test_a_model_that_was_trained_again_to_the_same_file_is_used(panel, train, t
         assert panel.state.entry.classes == len(panel.state.table.foreground) == classes
 
 
+def test_the_file_that_was_written_stays_when_the_dialog_is_opened_again(panel, train, child, tmp_path):
+    train.start_button.click()
+    (tmp_path / "cases.zip").touch()
+    child[0].state, child[0].result = "finished", {"output": str(tmp_path / "cases.zip")}
+    train.poll()
+    train.close()
+    panel.ui.trainButton.click()
+    assert train.output.text == str(tmp_path / "cases.zip"), "another one would begin another training"
+
+
 @pytest.mark.parametrize("by", ["button", "Escape", "frame"])
 def test_a_closed_dialog_opens_at_the_end(train, child, tmp_path, by):
     train.start_button.click()
@@ -246,7 +256,7 @@ def test_a_closed_dialog_opens_at_the_end(train, child, tmp_path, by):
 def test_a_training_that_was_stopped_is_gone_on_with_also_after_a_restart(panel, train, child):
     train.epochs.setCurrentIndex(train.epochs.findData(50))
     train.start_button.click()
-    train.stop_button.click()
+    train.cancel_button.click()
     assert child[0].state == "cancelled" and train.status.text.startswith("Stopped. What was learned is kept")
     train.end()
     panel.training._status = ""
@@ -277,8 +287,8 @@ def test_the_keyboard_stays_where_start_and_stop_are(train, child):
     qt.QApplication.processEvents()
     train.start_button.setFocus()
     train.start()
-    assert qt.QApplication.focusWidget() is train.stop_button
-    train.stop()
+    assert qt.QApplication.focusWidget() is train.cancel_button
+    train.cancel()
     assert qt.QApplication.focusWidget() is train.start_button
 
 

@@ -177,8 +177,8 @@ def training_dialog(panel: Any, application: Any, done: bool) -> Any:
     shown = panel.training
     shown.folder.text, shown.output.text = "/data/corrected", "/data/mine.zip"
     shown.cases.text = "2 cases, the latest of which is CT_2."
-    shown._progress.update(Event("progress", "train", 12, 100, remaining=5400))
-    shown._status, shown.process = shown._progress.text, SimpleNamespace(cancel=int, close=int, log="")
+    shown.process = SimpleNamespace(cancel=int, close=int, log="")
+    shown._follow(Event("progress", "train", 12, 100, remaining=5400))
     if done:
         dices = {"cell 1": (0.91, 0.94), "cell 2": (0.88, 0.87), "cell 3": (0.72, 0.85), "a new cell": (None, 0.79)}
         structures = [{"name": name, "cases": 2, "dice": dice} for name, dice in dices.items()]

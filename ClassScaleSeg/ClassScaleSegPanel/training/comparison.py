@@ -1,4 +1,4 @@
-"""Which structures a new model knows better, and which worse, than the one that it began with."""
+"""Which structures one model knows better, and which worse, than another, such as the one that it began with."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ _DIGITS = 3
 
 
 class ComparisonTable(SearchTable):
-    """A row for each structure, the worst change first; those of which only one model knows anything are last."""
+    """A row for each structure, the worst change first; those of which only one model knows anything are last.
 
-    def __init__(self) -> None:
-        titles = [_("Structure"), _("Cases"), _("Before"), _("Now"), _("Change")]
+    :param first: title of the column with the Dice of the first model.
+    :param second: the same of the second model.
+    """
+
+    def __init__(self, first: str, second: str) -> None:
+        titles = [_("Structure"), _("Cases"), first, second, _("Change")]
         SearchTable.__init__(self, titles, _("Search structures"), None)
 
     def fill(self, structures: Sequence[Mapping[str, Any]]) -> None:

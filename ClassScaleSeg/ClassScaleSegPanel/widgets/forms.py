@@ -1,12 +1,13 @@
-"""Parts of dialogs that Python makes: rows with labels, fields with a button to browse, buttons."""
+"""Parts of dialogs that Python makes: rows with labels, lists, fields with a button to browse, buttons."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import qt
 
+from ..state import silent
 from .keyboard import name_from_label
 
 
@@ -43,3 +44,12 @@ def dialog_button(text: str, slot: Callable[[], object]) -> Any:
     button.autoDefault = False
     button.connect("clicked(bool)", lambda: slot())
     return button
+
+
+def fill_list(box: qt.QComboBox, choices: Mapping[Any, str], chosen: Any) -> None:
+    """Fill a list with texts, by what they stand for, and choose an entry; none if there is none of it."""
+    with silent(box):
+        box.clear()
+        for choice, text in choices.items():
+            box.addItem(text, choice)
+        box.setCurrentIndex(box.findData(chosen))

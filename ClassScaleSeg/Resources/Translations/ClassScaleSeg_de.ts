@@ -5170,18 +5170,6 @@
         <source>Cancel</source>
         <translation>Abbrechen</translation>
     </message>
-    <message>
-        <source>Cancelled.</source>
-        <translation>Abgebrochen.</translation>
-    </message>
-    <message>
-        <source>Close</source>
-        <translation>Schließen</translation>
-    </message>
-    <message>
-        <source>Progress</source>
-        <translation>Fortschritt</translation>
-    </message>
 </context>
 <context>
     <name>archives.fetching</name>
@@ -7276,6 +7264,45 @@
     </message>
 </context>
 <context>
+    <name>training.cases_dialog</name>
+    <message>
+        <source>C&amp;ases:</source>
+        <translation>&amp;Fälle:</translation>
+    </message>
+    <message>
+        <source>Choose the folder</source>
+        <translation>Ordner wählen</translation>
+    </message>
+    <message>
+        <source>Folder with the cases</source>
+        <translation>Ordner mit den Fällen</translation>
+    </message>
+    <message>
+        <source>Log</source>
+        <translation>Protokoll</translation>
+    </message>
+    <message>
+        <source>Model catalogue</source>
+        <translation>Modellkatalog</translation>
+    </message>
+    <message>
+        <source>No case was saved there.</source>
+        <translation>Dort wurde kein Fall gespeichert.</translation>
+    </message>
+    <message>
+        <source>One case, {name}.</source>
+        <translation>Ein Fall, {name}.</translation>
+    </message>
+    <message>
+        <source>The log has the rest.</source>
+        <translation>Der Rest steht im Protokoll.</translation>
+    </message>
+    <message>
+        <source>{count} cases, the latest of which is {name}.</source>
+        <translation>{count} Fälle, der neueste davon ist {name}.</translation>
+    </message>
+</context>
+<context>
     <name>training.choices</name>
     <message>
         <source>Choose the file of the new model.</source>
@@ -7297,10 +7324,6 @@
 <context>
     <name>training.comparison</name>
     <message>
-        <source>Before</source>
-        <translation>Vorher</translation>
-    </message>
-    <message>
         <source>Cases</source>
         <translation>Fälle</translation>
     </message>
@@ -7315,10 +7338,6 @@
     <message>
         <source>Its mean Dice on {count} cases that the training has not seen is {dice}.</source>
         <translation>Sein mittlerer Dice bei Fällen, die das Training nicht gesehen hat ({count}), ist {dice}.</translation>
-    </message>
-    <message>
-        <source>Now</source>
-        <translation>Jetzt</translation>
     </message>
     <message>
         <source>On the one case that the training has not seen, the mean Dice has gone from {before} to {now}.</source>
@@ -7364,44 +7383,24 @@
         <translation>Eine Epoche hat 250 Schritte mit je einem Batch. Mehr Epochen brauchen mehr Zeit.</translation>
     </message>
     <message>
-        <source>C&amp;ases:</source>
-        <translation>&amp;Fälle:</translation>
+        <source>Before</source>
+        <translation>Vorher</translation>
     </message>
     <message>
         <source>Choose the file</source>
         <translation>Datei wählen</translation>
     </message>
     <message>
-        <source>Choose the folder</source>
-        <translation>Ordner wählen</translation>
-    </message>
-    <message>
-        <source>Close</source>
-        <translation>Schließen</translation>
-    </message>
-    <message>
         <source>Done. The new model is {file}.</source>
         <translation>Fertig. Das neue Modell ist {file}.</translation>
-    </message>
-    <message>
-        <source>Folder with the cases</source>
-        <translation>Ordner mit den Fällen</translation>
     </message>
     <message>
         <source>Leave out results that nobody has corrected</source>
         <translation>Ergebnisse auslassen, die niemand korrigiert hat</translation>
     </message>
     <message>
-        <source>Log</source>
-        <translation>Protokoll</translation>
-    </message>
-    <message>
         <source>Model bundles</source>
         <translation>Modell-Bündel</translation>
-    </message>
-    <message>
-        <source>Model catalogue</source>
-        <translation>Modellkatalog</translation>
     </message>
     <message>
         <source>Models on this computer that are one network of nnU-Net. Others, as of Auto3DSeg, cannot be trained.</source>
@@ -7412,16 +7411,8 @@
         <translation>Neues Modell</translation>
     </message>
     <message>
-        <source>No case was saved there.</source>
-        <translation>Dort wurde kein Fall gespeichert.</translation>
-    </message>
-    <message>
-        <source>One case, {name}.</source>
-        <translation>Ein Fall, {name}.</translation>
-    </message>
-    <message>
-        <source>Progress</source>
-        <translation>Fortschritt</translation>
+        <source>Now</source>
+        <translation>Jetzt</translation>
     </message>
     <message>
         <source>Start</source>
@@ -7444,10 +7435,6 @@
         <translation>&amp;Überlappende Strukturen:</translation>
     </message>
     <message>
-        <source>The log has the rest.</source>
-        <translation>Der Rest steht im Protokoll.</translation>
-    </message>
-    <message>
         <source>The training has failed</source>
         <translation>Das Training ist gescheitert</translation>
     </message>
@@ -7466,10 +7453,6 @@
     <message>
         <source>What a case &amp;lacks:</source>
         <translation>&amp;Was einem Fall fehlt:</translation>
-    </message>
-    <message>
-        <source>{count} cases, the latest of which is {name}.</source>
-        <translation>{count} Fälle, der neueste davon ist {name}.</translation>
     </message>
     <message>
         <source>{file} exists. Replace it once the training is done?</source>
@@ -7564,6 +7547,21 @@
     <message>
         <source>The last of the labels wins</source>
         <translation>Das letzte der Labels gewinnt</translation>
+    </message>
+</context>
+<context>
+    <name>widgets.process_dialog</name>
+    <message>
+        <source>Cancelled.</source>
+        <translation>Abgebrochen.</translation>
+    </message>
+    <message>
+        <source>Close</source>
+        <translation>Schließen</translation>
+    </message>
+    <message>
+        <source>Progress</source>
+        <translation>Fortschritt</translation>
     </message>
 </context>
 <context>
