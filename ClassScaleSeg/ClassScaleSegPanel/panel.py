@@ -38,6 +38,7 @@ from .servers.dialog import ServerDialog
 from .servers.watch import ServerWatch
 from .state import PanelState
 from .training.dialog import TrainingDialog
+from .training.models_dialog import ModelsDialog
 from .widgets.choice_list import ChoiceList
 from .widgets.keyboard import arrange, show_buttons
 from .widgets.texts import Wrapping, tip
@@ -110,12 +111,8 @@ class Panel:
             self.render,
         )
         menu = self.ui.modelMenuButton.menu()
-        self.training = TrainingDialog(
-            self.ui.trainButton,
-            Catalog(),
-            lambda: self.state.shown.id if self.state.shown is not None else "",
-            self.models.use,
-        )
+        self.training = TrainingDialog(self.ui.trainButton, Catalog(), self._shown_model, self.models.use)
+        self.model_comparison = ModelsDialog(self.ui.compareModelsButton, Catalog(), self._shown_model)
         self.last_choice = LastChoice(menu, self.state, self.class_list, lambda choices: self.store(**choices))
         self.model_drop = ModelDrop(self.models.add)
         widget.installEventFilter(self.model_drop)
@@ -133,6 +130,7 @@ class Panel:
         self.servers.close()
         self.server_dialog.close()
         self.training.end()
+        self.model_comparison.end()
         self.archive.end()
         self.channels.close()
         self.results.close()
@@ -233,6 +231,10 @@ class Panel:
     def choose_models(self, identifiers: tuple[str, ...]) -> None:
         """Store the models that the user has chosen."""
         self.store(model=identifiers[0], moreModels="\n".join(identifiers[1:]))
+
+    def _shown_model(self) -> str:
+        """Return the id of the model that the panel shows; empty if there is none."""
+        return self.state.shown.id if self.state.shown is not None else ""
 
     def on_servers(self, servers: tuple[KnownServer, ...]) -> None:
         """Offer the user's servers as devices; ask the one that is selected again if it was added or changed."""

@@ -3,8 +3,8 @@
     python Testing/Tools/panel_pictures.py FOLDER
     python Testing/Tools/panel_pictures.py FOLDER de     # in German
 
-Copies of ``panel.png``, ``correction-bar.png``, ``train.png`` and ``archive.png`` are in Resources/Screenshots. Fonts
-and colours differ from those in Slicer.
+Copies of ``panel.png``, ``correction-bar.png``, ``train.png``, ``compare-models.png`` and ``archive.png`` are in
+Resources/Screenshots. Fonts and colours differ from those in Slicer.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ PICTURES = (
     ("correction-bar.png", 440, "1", "correcting", "light"),
     ("train.png", 520, "1", "training", "light"),
     ("trained.png", 520, "1", "trained", "light"),
+    ("compare-models.png", 520, "1", "models", "light"),
     ("archive.png", 760, "1", "archive", "light"),
     ("confidence.png", 350, "1", "confidence", "light"),
     ("350.png", 350, "1", "anatomy", "light"),
@@ -64,7 +65,8 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
         whose names are very long. "confidence": run the sample, and colour its structures by their confidence.
         "several": run two models on two volumes and a broken one, compare the results, and show every section.
         "correcting": the bar above the Segment Editor, after a run. "training": the dialog in which a model is trained.
-        "trained": the same at the end of a training. "archive": that in which series are fetched from an archive.
+        "trained": the same at the end of a training. "models": the dialog in which two are compared. "archive": that in
+        which series are fetched from an archive.
     :param theme: "light" or "dark".
     """
     sys.path[:0] = [str(ROOT / "Testing" / "Python")]
@@ -110,6 +112,10 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
         return
     if classes in ("training", "trained"):
         save(training_dialog(panel, application, classes == "trained"), file)
+        application.widget.cleanup()
+        return
+    if classes == "models":
+        save(models_dialog(panel, application), file)
         application.widget.cleanup()
         return
     if classes == "archive":
@@ -189,6 +195,29 @@ def training_dialog(panel: Any, application: Any, done: bool) -> Any:
         shown.poll()
     shown.render()
     shutil.rmtree(folder.parent)
+    shown.dialog.adjustSize()
+    for _round in range(4):
+        application.processEvents()
+    return shown.dialog
+
+
+def models_dialog(panel: Any, application: Any) -> Any:
+    """Return the dialog in which two models are compared, at the end, with figures that are made up."""
+    shown = panel.model_comparison
+    shown.open()
+    shown.second.setCurrentIndex(shown.second.findData("toy-1000"))
+    shown.folder.text, shown.cases.text = "/data/corrected", "2 cases, the latest of which is CT_2."
+    dices = {"cell 1": (0.91, 0.94), "cell 2": (0.88, 0.87), "cell 3": (0.72, 0.85), "a new cell": (None, 0.79)}
+    structures = [{"name": name, "cases": 2, "dice": dice} for name, dice in dices.items()]
+    result = {"names": [shown.first.currentText, shown.second.currentText], "cases": ["a", "b"], "faults": []}
+    result |= {"structures": structures, "mean_dice": [0.837, 0.862], "mean_dice_of_all": [0.837, 0.887]}
+    folder = Path(tempfile.mkdtemp())
+    (folder / "models.csv").write_text("figures")
+    process = SimpleNamespace(poll=list, state="finished", work_folder=folder, close=int, log="", cancel=int)
+    process.result = result | {"without_common_classes": []}
+    shown.process = process
+    shown.poll()
+    shutil.rmtree(folder)
     shown.dialog.adjustSize()
     for _round in range(4):
         application.processEvents()

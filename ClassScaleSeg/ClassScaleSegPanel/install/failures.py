@@ -58,6 +58,13 @@ def comparing() -> Purpose:
     return Purpose(text, "psutil")
 
 
+def comparing_models() -> Purpose:
+    text = _(
+        "Models cannot be compared without these Python packages: {packages}. To install them, press Compare again."
+    )
+    return Purpose(text, "nnunetv2 safetensors")
+
+
 def asking_archives() -> Purpose:
     text = _(
         "Archives cannot be asked without these Python packages: {packages}. To install them, press the button again."

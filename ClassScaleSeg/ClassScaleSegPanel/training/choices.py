@@ -1,10 +1,11 @@
-"""What a user has chosen for a training: remembered for the next time, and told to the child process."""
+"""What a user has chosen for a training, or to compare: remembered for the next time, and told to the child process."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import TypeVar
 
 import slicer
 from slicer.i18n import tr as _
@@ -12,6 +13,7 @@ from slicer.i18n import tr as _
 from ..widgets.folders import TRAINING_FOLDER
 
 _SETTING = "ClassScaleSeg/Training"  # of all scenes: a training goes on after a restart
+_COMPARED = "ClassScaleSeg/ComparedModels"
 _SEEN = "ClassScaleSeg/TrainingSeen"  # the folder in which cases were saved when it was remembered
 EPOCHS = (5, 10, 20, 50, 100, 250, 500, 1000)  # for which there are trainers
 _SUFFIX = ".zip"
@@ -62,10 +64,47 @@ class Choices:
             return _("Choose the model to begin with.")
         if not self.output:
             return _("Choose the file of the new model.")
-        for path in (self.folder, self.output):
-            if not os.path.isabs(path):
-                return _("{path} does not say where it is. Give the whole path, or choose it.").format(path=path)
-        return ""
+        return next(filter(None, map(_not_whole, (self.folder, self.output))), "")
+
+
+@dataclass(frozen=True)
+class ComparedModels:
+    """Which models are compared, on which cases.
+
+    :ivar folder: the training folder, a whole path: the child process runs in another folder.
+    :ivar first: a model: its id in the catalogue.
+    :ivar second: the other one.
+    :ivar device: "auto", "cpu" or "mps".
+    """
+
+    folder: str = ""
+    first: str = ""
+    second: str = ""
+    device: str = "auto"
+
+    def arguments(self) -> list[str]:
+        """Return the arguments of ``classscaleseg-train compare-models``, without files to write."""
+        return [self.folder, "-m", self.first, "-m", self.second, "-device", self.device]
+
+    def need(self) -> str:
+        """Return what is missing before the models can be compared, in a sentence; empty if nothing is."""
+        if not self.folder:
+            return _("Choose the folder with the cases. Save for training... writes one.")
+        if not (self.first and self.second) or self.first == self.second:
+            return _("Choose two models to compare.")
+        return _not_whole(self.folder)
+
+
+_Kind = TypeVar("_Kind", Choices, ComparedModels)
+
+
+def _not_whole(path: str) -> str:
+    """Return what is wrong with a path that depends on the current folder; empty if it does not."""
+    return (
+        ""
+        if os.path.isabs(path)
+        else _("{path} does not say where it is. Give the whole path, or choose it.").format(path=path)
+    )
 
 
 def typed_path(text: str) -> str:
@@ -74,20 +113,40 @@ def typed_path(text: str) -> str:
 
 
 def remembered() -> Choices:
-    """Return what was chosen last, or the defaults. Settings can be of another version."""
-    try:
-        kept = json.loads(slicer.app.userSettings().value(_SETTING) or "{}")
-    except ValueError:
-        kept = {}
-    defaults, given = asdict(Choices()), kept if isinstance(kept, dict) else {}
-    fitting = {name: given[name] for name, value in defaults.items() if type(given.get(name)) is type(value)}
-    return Choices(**defaults | fitting)
+    """Return what was chosen last for a training, or the defaults."""
+    return _read(Choices, _SETTING)
 
 
 def remember(choices: Choices) -> None:
-    """Keep what was chosen for the next time."""
-    slicer.app.userSettings().setValue(_SETTING, json.dumps(asdict(choices)))
+    """Keep what was chosen for the next training."""
+    _keep(choices, _SETTING)
     slicer.app.userSettings().setValue(_SEEN, _saved_in())
+
+
+def compared_models() -> ComparedModels:
+    """Return what was compared last; if nothing was, the folder in which cases are saved."""
+    kept = _read(ComparedModels, _COMPARED)
+    return kept if kept.folder else replace(kept, folder=_saved_in())
+
+
+def remember_compared(choices: ComparedModels) -> None:
+    """Keep what was chosen for the next comparison."""
+    _keep(choices, _COMPARED)
+
+
+def _read(kind: type[_Kind], setting: str) -> _Kind:
+    """Return what was kept, or the defaults. Settings can be of another version."""
+    try:
+        kept = json.loads(slicer.app.userSettings().value(setting) or "{}")
+    except ValueError:
+        kept = {}
+    defaults, given = asdict(kind()), kept if isinstance(kept, dict) else {}
+    fitting = {name: given[name] for name, value in defaults.items() if type(given.get(name)) is type(value)}
+    return kind(**defaults | fitting)
+
+
+def _keep(choices: Choices | ComparedModels, setting: str) -> None:
+    slicer.app.userSettings().setValue(setting, json.dumps(asdict(choices)))
 
 
 def new_folder(choices: Choices) -> str:

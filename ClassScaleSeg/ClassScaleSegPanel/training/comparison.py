@@ -55,11 +55,15 @@ def summary_text(result: Mapping[str, Any]) -> str:
     text = _("On {count} cases that the training has not seen, the mean Dice has gone from {before} to {now}.")
     if cases == 1:  # of two to four cases, it is one
         text = _("On the one case that the training has not seen, the mean Dice has gone from {before} to {now}.")
-    changes = [change for structure in structures if (change := change_of(structure)) is not None]
-    better, worse = sum(change > 0 for change in changes), sum(change < 0 for change in changes)
-    counts = _("Structures that both models know: {better} better, {worse} worse.")
+    counts = counts_text(structures, _("Structures that both models know: {better} better, {worse} worse."))
     before, now = (f"{dice:.3f}" for dice in of_all)
-    return f"{text.format(count=cases, before=before, now=now)} {counts.format(better=better, worse=worse)}"
+    return f"{text.format(count=cases, before=before, now=now)} {counts}"
+
+
+def counts_text(structures: Sequence[Mapping[str, Any]], text: str) -> str:
+    """Return a text that says how many structures the second model knows ``{better}`` and ``{worse}``."""
+    changes = [change for structure in structures if (change := change_of(structure)) is not None]
+    return text.format(better=sum(change > 0 for change in changes), worse=sum(change < 0 for change in changes))
 
 
 def change_of(structure: Mapping[str, Any]) -> float | None:

@@ -136,6 +136,10 @@
         <translation>Fälle vergleichen...</translation>
     </message>
     <message>
+        <source>Compare models...</source>
+        <translation>Modelle vergleichen...</translation>
+    </message>
+    <message>
         <source>Compare the results of several volumes with their references, in one table.</source>
         <translation>Die Ergebnisse mehrerer Bilddatensätze mit ihren Referenzen vergleichen, in einer Tabelle.</translation>
     </message>
@@ -362,6 +366,10 @@
     <message>
         <source>Segment only inside this box. The segmentation still has the grid of the whole volume.</source>
         <translation>Nur in diesem Quader segmentieren. Die Segmentierung behält das Gitter des ganzen Bilddatensatzes.</translation>
+    </message>
+    <message>
+        <source>Segment the cases that were saved for training with two models, and see which one is better, structure by structure.</source>
+        <translation>Die für das Training gespeicherten Fälle mit zwei Modellen segmentieren und Struktur für Struktur sehen, welches besser ist.</translation>
     </message>
     <message>
         <source>Segment the volume.</source>
@@ -5585,6 +5593,10 @@
         <translation>Ohne diese Python-Pakete lassen sich keine Excel-Arbeitsmappen speichern: {packages}. Um sie zu installieren, speichern Sie noch einmal. Oder speichern Sie als .csv.</translation>
     </message>
     <message>
+        <source>Models cannot be compared without these Python packages: {packages}. To install them, press Compare again.</source>
+        <translation>Ohne diese Python-Pakete lassen sich Modelle nicht vergleichen: {packages}. Drücken Sie noch einmal Vergleichen, um sie zu installieren.</translation>
+    </message>
+    <message>
         <source>Segmentations cannot be compared without these Python packages: {packages}. To install them, press the button again.</source>
         <translation>Segmentierungen können ohne diese Python-Pakete nicht verglichen werden: {packages}. Um sie zu installieren, drücken Sie den Knopf noch einmal.</translation>
     </message>
@@ -7317,6 +7329,10 @@
         <translation>Wählen Sie das Modell, mit dem begonnen wird.</translation>
     </message>
     <message>
+        <source>Choose two models to compare.</source>
+        <translation>Wählen Sie zwei Modelle, die verglichen werden.</translation>
+    </message>
+    <message>
         <source>{path} does not say where it is. Give the whole path, or choose it.</source>
         <translation>{path} sagt nicht, wo es liegt. Geben Sie den ganzen Pfad an, oder wählen Sie ihn aus.</translation>
     </message>
@@ -7457,6 +7473,109 @@
     <message>
         <source>{file} exists. Replace it once the training is done?</source>
         <translation>{file} existiert. Nach dem Training ersetzen?</translation>
+    </message>
+</context>
+<context>
+    <name>training.models_dialog</name>
+    <message>
+        <source>&amp;Device:</source>
+        <translation>&amp;Gerät:</translation>
+    </message>
+    <message>
+        <source>&amp;Model A:</source>
+        <translation>&amp;Modell A:</translation>
+    </message>
+    <message>
+        <source>Both models know structures that are drawn, but none of these together.</source>
+        <translation>Beide Modelle kennen gezeichnete Strukturen, aber keine davon gemeinsam.</translation>
+    </message>
+    <message>
+        <source>Cancel</source>
+        <translation>Abbrechen</translation>
+    </message>
+    <message>
+        <source>Compare</source>
+        <translation>Vergleichen</translation>
+    </message>
+    <message>
+        <source>Compare models</source>
+        <translation>Modelle vergleichen</translation>
+    </message>
+    <message>
+        <source>Model &amp;B:</source>
+        <translation>Modell &amp;B:</translation>
+    </message>
+    <message>
+        <source>Models on this computer. Both must take the same number of images of a case.</source>
+        <translation>Modelle auf diesem Rechner. Beide müssen gleich viele Bilder eines Falls brauchen.</translation>
+    </message>
+    <message>
+        <source>On one case, the mean Dice of {first} is {dice}, and that of {second} is {other}.</source>
+        <translation>Bei einem Fall ist der mittlere Dice von {first} {dice} und der von {second} {other}.</translation>
+    </message>
+    <message>
+        <source>On {cases} cases, the mean Dice of {first} is {dice}, and that of {second} is {other}.</source>
+        <translation>Bei {cases} Fällen ist der mittlere Dice von {first} {dice} und der von {second} {other}.</translation>
+    </message>
+    <message>
+        <source>One case could not be compared, and counts for no model: {fault}</source>
+        <translation>Ein Fall ließ sich nicht vergleichen und zählt für kein Modell: {fault}</translation>
+    </message>
+    <message>
+        <source>Save comparison</source>
+        <translation>Vergleich speichern</translation>
+    </message>
+    <message>
+        <source>Save the figures of all cases, structures and both models as a .csv file.</source>
+        <translation>Die Zahlen aller Fälle, Strukturen und beider Modelle als .csv-Datei speichern.</translation>
+    </message>
+    <message>
+        <source>Save...</source>
+        <translation>Speichern...</translation>
+    </message>
+    <message>
+        <source>Segmentation {number} of {total}</source>
+        <translation>Segmentierung {number} von {total}</translation>
+    </message>
+    <message>
+        <source>Segments the cases that you have corrected and saved for training with two models, and shows the Dice of each structure side by side. Cases that a model was trained on flatter it.</source>
+        <translation>Segmentiert die Fälle, die Sie korrigiert und für das Training gespeichert haben, mit zwei Modellen und zeigt die Dice jeder Struktur nebeneinander. Fälle, mit denen ein Modell trainiert wurde, schmeicheln ihm.</translation>
+    </message>
+    <message>
+        <source>Starting</source>
+        <translation>Start läuft</translation>
+    </message>
+    <message>
+        <source>Structures that both know: {better} better with B, {worse} worse.</source>
+        <translation>Strukturen, die beide kennen: {better} mit B besser, {worse} schlechter.</translation>
+    </message>
+    <message>
+        <source>Table</source>
+        <translation>Tabelle</translation>
+    </message>
+    <message>
+        <source>The comparison was not saved</source>
+        <translation>Der Vergleich wurde nicht gespeichert</translation>
+    </message>
+    <message>
+        <source>The models could not be compared</source>
+        <translation>Die Modelle konnten nicht verglichen werden</translation>
+    </message>
+    <message>
+        <source>The table {file} cannot be read ({reason}).</source>
+        <translation>Die Tabelle {file} kann nicht gelesen werden ({reason}).</translation>
+    </message>
+    <message>
+        <source>{count} cases could not be compared, and count for no model. The first fault was: {fault}</source>
+        <translation>{count} Fälle ließen sich nicht vergleichen und zählen für kein Modell. Der erste Fehler war: {fault}</translation>
+    </message>
+    <message>
+        <source>{first} and {second} have no class in common.</source>
+        <translation>{first} und {second} haben keine Klasse gemeinsam.</translation>
+    </message>
+    <message>
+        <source>{name} knows none of the structures that are drawn.</source>
+        <translation>{name} kennt keine der gezeichneten Strukturen.</translation>
     </message>
 </context>
 <context>
