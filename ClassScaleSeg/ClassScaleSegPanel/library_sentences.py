@@ -844,6 +844,7 @@ SENTENCES = (
     _("{file} lists more members than any model has. It was not opened."),
     _("{file} lists more than {max_value} structures, so it is damaged. Export it again."),
     _("{file} lists no layers: 'model_config' must have a 'config' with 'layers'."),
+    _("{file} made no progress in the stage {stage} for {patience}, and was ended."),
     _("{file} must be a JSON object."),
     _("{file} names no input channels: 'channel_names' must be an object such as {written}."),
     _("{file} names other classes than the server has described"),

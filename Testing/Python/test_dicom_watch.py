@@ -5,13 +5,15 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
 import pytest
 from archive_fixtures import no_credentials, series, server, shelf  # noqa: F401  (fixtures)
-from ClassScaleSegLib.commands import watch_loop, watch_work
+from ClassScaleSegLib.commands import dicom_watch, watch_loop, watch_work
 from ClassScaleSegLib.commands.main import ExitCode, main
+from ClassScaleSegLib.process import child as child_process
 from fetching_fixtures import given, uid  # noqa: F401  (fixtures)
 from reading_server import Shelf
 
@@ -48,7 +50,7 @@ class Child:
         Child.seen()
         assert all(file.suffix == ".dcm" for file in Child.made[-1].iterdir())
 
-    def wait(self):
+    def wait(self, patience):
         if self.error:
             return "failed"
         self.job.output.write_bytes(Child.content)
@@ -162,6 +164,21 @@ def test_what_fails_is_tried_again_after_longer_and_longer(shelf, server, given,
     assert watch(shelf, server, tmp_path, "--once") == ExitCode.OK and len(server.instances) == 1
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a shell script stands in for the interpreter")
+def test_a_segmentation_that_hangs_is_ended_and_the_other_series_go_on(shelf, server, tmp_path, capsys, monkeypatch):
+    for number in range(2):
+        shelf.add(write_series(tmp_path / f"in {number}", planes(4), f"1.2.{number}", SeriesNumber=number))
+    hangs = tmp_path / "python"
+    hangs.write_text("#!/bin/sh\nexec sleep 100\n")
+    hangs.chmod(0o755)
+    monkeypatch.setattr(dicom_watch, "_LEAST_PATIENCE", 0)
+    monkeypatch.setattr(child_process, "default_python", lambda: str(hangs))
+    assert watch(shelf, server, tmp_path / "out", "--once", "--patience", "0.01") == ExitCode.SOME_FAILED
+    reasons = [record(tmp_path / "out", f"1.2.{number}")["reason"] for number in range(2)]
+    assert reasons == ["It made no progress in the stage start for 0.6 seconds, and was ended."] * 2
+    assert capsys.readouterr().out.count("failed. It made no progress") == 2
+
+
 def test_a_series_that_is_no_volume_is_left_out_for_good(shelf, server, given, uid, child, tmp_path, capsys):
     Child.error, Child.kind = "It is a localizer.", "ImageError"
     assert watch(shelf, server, tmp_path, "--once") == ExitCode.OK
@@ -262,6 +279,8 @@ def test_results_can_stay_here_and_images_too(shelf, server, given, uid, child, 
     [
         (["--every", "1"], ExitCode.USAGE, "--every 1 is too often"),
         (["--every", "inf"], ExitCode.USAGE, "Give 5 to 86400 seconds"),
+        (["--patience", "0"], ExitCode.USAGE, "Give 1 to 1440 minutes"),
+        (["--patience", "nan"], ExitCode.USAGE, "Give 1 to 1440 minutes"),
         (["--date", "yesterday"], ExitCode.USAGE, "neither a day nor a range"),
         (["--no-send"], ExitCode.USAGE, "Leave one of them out"),
         (["-m", "no-model"], ExitCode.MODEL, "no-model"),

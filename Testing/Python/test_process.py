@@ -182,6 +182,24 @@ def test_every_other_end_is_a_sentence_too(temporary, python, ending):
 
 
 @posix
+def test_a_child_that_hangs_is_ended_with_all_that_it_has_started(temporary, python):
+    told = """echo '{"event": "progress", "stage": "read"}'"""
+    with SegmentationProcess(
+        python=python("sleep 100 &", "echo $!", f"for _ in 1 2 3; do {told}; sleep 1; done; wait")
+    ) as process:
+        process.job = toy_job(process)
+        process.start()
+        events = []
+        assert process.wait(events.append, patience=2) == "failed", "after three seconds in which there was progress"
+        sentence = "It made no progress in the stage read for 2 seconds, and was ended."
+        assert process.error == events[-1].text == process.log.splitlines()[-1] == sentence
+        assert [event.kind for event in events] == ["progress"] * 4 + ["error"]
+        sleeper = int(process.log.splitlines()[1])
+        assert wait_until(lambda: not psutil.pid_exists(sleeper) or not is_alive(psutil.Process(sleeper)))
+        assert list(temporary.iterdir()) == []
+
+
+@posix
 def test_what_a_dead_child_leaves_running_does_not_hold_its_parent_up(temporary, python):
     with SegmentationProcess(python=python("sleep 100 &", "echo $!", "exit 3")) as process:
         process.job = toy_job(process)

@@ -25,6 +25,7 @@ from .watch_work import SeriesWork
 _OPTIONS = ("classes", "device", "dicom_seg", "step", "mirroring", "memory_limit_gib", "threads")
 _SHORTEST, _LONGEST = 5, 86400  # seconds between two looks
 _MOST_DAYS = 3660
+_LEAST_PATIENCE, _MOST_PATIENCE = 1, 1440  # minutes; loading a large model may take one
 
 
 def add_watch_options(parser: Parser) -> None:
@@ -48,6 +49,8 @@ def add_watch_options(parser: Parser) -> None:
     add("--no-send", action="store_true", help="keep the results in the folder alone")
     add("--keep-images", action="store_true", help="keep the images that were fetched")
     add("--every", type=float, default=60.0, metavar="SECONDS", help="time between two looks (default: 60)")
+    text = "end a segmentation that has made no progress for so long; it is tried again as others (default: 30)"
+    add("--patience", type=float, default=30.0, metavar="MINUTES", help=text)
     add("--once", action="store_true", help="segment what there is now, and end")
     add_archive_options(parser, "--from", "a line for each series", programs=False)
     add_options(parser, *_OPTIONS)
@@ -77,6 +80,10 @@ def watch_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
         if not _SHORTEST <= options.every <= _LONGEST:
             how = "too often" if options.every < _SHORTEST else "no number of seconds to wait"
             raise ArchiveError(f"--every {options.every:g} is {how}. Give {_SHORTEST} to {_LONGEST} seconds.")
+        if not _LEAST_PATIENCE <= options.patience <= _MOST_PATIENCE:
+            raise ArchiveError(
+                f"--patience {options.patience:g} is not possible. Give {_LEAST_PATIENCE} to {_MOST_PATIENCE} minutes."
+            )
     except ArchiveError as error:
         reporter.error(error)
         return ExitCode.USAGE
@@ -87,5 +94,5 @@ def watch_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     job = completed_job(Job((), tuple(options.model), "", options=chosen))
     _ = find_models(job).table  # a model or class that does not exist is told now, not when a series arrives
     with locked(folder / ".lock", f"{folder} is being used"):
-        work = SeriesWork(folder, job, None if options.no_send else target)
+        work = SeriesWork(folder, job, None if options.no_send else target, 60 * options.patience)
         return Watch(options, archive, criteria, work).run()

@@ -33,12 +33,13 @@ class SeriesWork:
     :ivar target: archive for the results; ``None``: they stay in the folder.
     :ivar made: the record of the series that is worked on, once it is segmented.
     :param job: a job with models and options, but without images.
+    :param patience: seconds without progress after which a segmentation is ended.
     """
 
-    def __init__(self, folder: Path, job: Job, target: Archive | None) -> None:
+    def __init__(self, folder: Path, job: Job, target: Archive | None, patience: float) -> None:
         self.records, self.target = Records(folder / "records"), target
         self.made: SeriesRecord | None = None
-        self._folder, self._job = folder, job
+        self._folder, self._job, self._patience = folder, job, patience
 
     def run(self, ask: Asking, series: Series, images: int, patient: str) -> SeriesRecord:
         """Fetch, segment and send a series; what an earlier attempt has done is not done again.
@@ -93,7 +94,7 @@ class SeriesWork:
             made = process.work_folder / "result.seg.dcm"
             process.job = replace(self._job, images=(str(fetched.folder.resolve()),), output=made)
             process.start()
-            if process.wait() != "finished":
+            if process.wait(patience=self._patience) != "finished":
                 kind = NoVolume if process.kind == ImageError.__name__ else ClassScaleError
                 raise kind(process.error or "The segmentation has ended without a word.")
             with replacing(result, overwrite=True) as temporary, named(result):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import collections
 import contextlib
+import math
 import os
 import queue
 import shutil
@@ -33,6 +34,7 @@ _LONGEST_LINE = 1 << 20  # bytes
 _LOG_LINES, _LOG_LINE = 5000, 4000  # lines, and characters of one
 _UNREAD_LINES = 1000  # then the child waits until somebody reads
 _SECONDS_TO_LOOK = 0.5  # whether the job has ended, while nobody reads
+_LONGEST_STEP = 1.0  # seconds that count between two looks at the child: more have passed if the computer slept
 _Process = TypeVar("_Process", bound="ChildProcess")
 _MODELS_FOLDER = "CLASSSCALESEG_MODELS"  # environment variable with the folder of the catalogue
 
@@ -137,16 +139,27 @@ class ChildProcess:
         """Return the events since the last call, without blocking. When the child has ended, this sets the state."""
         return self._collect(0)
 
-    def wait(self, on_event: Callable[[Event], None] | None = None) -> str:
+    def wait(self, on_event: Callable[[Event], None] | None = None, patience: float = math.inf) -> str:
         """Block until the command has ended.
 
         :param on_event: called with each event. If it raises, or Ctrl-C is pressed, the command is cancelled.
+        :param patience: seconds without an event after which the command is killed as :meth:`cancel` does it; it has
+            failed then.
         :returns: the state.
         """
+        silent, last, stage = 0.0, time.monotonic(), "start"
         try:
             running = True
             while running:
                 events = self._collect(0.05)
+                now = time.monotonic()
+                silent = 0.0 if events else silent + min(now - last, _LONGEST_STEP)
+                last, stage = now, next((event.stage for event in reversed(events) if event.stage), stage)
+                if self.state == "running" and silent > patience:
+                    sentence = f"It made no progress in the stage {stage} for {_duration(patience)}, and was ended."
+                    self._log.append(sentence)
+                    self._kill("failed", sentence)
+                    events.append(Event("error", text=sentence))
                 running = self.state == "running"
                 for event in events:
                     if on_event is not None:
@@ -162,6 +175,10 @@ class ChildProcess:
         Calling it again, or after the command has ended, has no effect. It may be called from another thread than
         :meth:`poll`. The state becomes "cancelled" once processes and folder are gone.
         """
+        self._kill("cancelled")
+
+    def _kill(self, state: str, error: str | None = None) -> None:
+        """Kill the child, unless it has ended, and set the state."""
         with self._stop_lock:
             with self._lock:
                 if self.state not in ("new", "running"):
@@ -169,7 +186,7 @@ class ChildProcess:
                 self._stopping = True
             if self._child is not None:
                 self._stop(self._child)
-            self._end("cancelled")
+            self._end(state, error)
 
     def close(self) -> None:
         """Cancel the command if it still runs, and remove the folder. Read the result of a finished one before."""
@@ -277,6 +294,11 @@ class ChildProcess:
         remove_work_folder(self.work_folder)
         atexit.unregister(self._close_at_exit)
         self.state, self.error = state, error
+
+
+def _duration(seconds: float) -> str:
+    count, unit = (seconds / 60, "minute") if seconds >= 60 else (seconds, "second")
+    return f"{count:g} {unit}{'s' * (count != 1)}"
 
 
 def default_python() -> str:

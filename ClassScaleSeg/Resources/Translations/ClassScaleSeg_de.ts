@@ -3879,6 +3879,10 @@
         <translation>{file} nennt keine Schichten: 'model_config' muss ein 'config' mit 'layers' haben.</translation>
     </message>
     <message>
+        <source>{file} made no progress in the stage {stage} for {patience}, and was ended.</source>
+        <translation>{file} kam im Abschnitt {stage} nicht mehr voran ({patience} lang) und wurde beendet.</translation>
+    </message>
+    <message>
         <source>{file} must be a JSON object.</source>
         <translation>{file} muss ein JSON-Objekt sein.</translation>
     </message>
