@@ -11,8 +11,8 @@ from reading_server import reading_server
 
 @pytest.fixture(autouse=True)
 def no_credentials(monkeypatch):
-    for name in ("CLASSSCALESEG_DICOM_PASSWORD", "CLASSSCALESEG_DICOM_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("PASSWORD", "TOKEN", "TO_PASSWORD", "TO_TOKEN"):
+        monkeypatch.delenv(f"CLASSSCALESEG_DICOM_{name}", raising=False)
     monkeypatch.setenv("NO_PROXY", "*")
 
 

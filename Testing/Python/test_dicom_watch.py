@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import threading
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 from archive_fixtures import no_credentials, series, server, shelf  # noqa: F401  (fixtures)
 from ClassScaleSegLib.commands import dicom_watch, watch_loop, watch_work
+from ClassScaleSegLib.commands.archive_options import archive_of
 from ClassScaleSegLib.commands.main import ExitCode, main
+from ClassScaleSegLib.errors import ArchiveError, OutputError
 from ClassScaleSegLib.process import child as child_process
 from fetching_fixtures import given, uid  # noqa: F401  (fixtures)
 from reading_server import Shelf
@@ -226,6 +229,46 @@ def test_an_archive_that_is_away_is_waited_for(shelf, server, given, uid, child,
     assert error.count("503") == 1 and "The next look is in 60 s." in error and len(server.instances) == 1
 
 
+def test_each_archive_gets_its_own_credentials_and_never_those_of_the_other(
+    shelf, server, given, child, tmp_path, capsys, monkeypatch
+):
+    def told() -> tuple[set, set]:
+        asked, sent = [headers for _, _, headers in shelf.requests], list(server.headers)
+        shelf.requests.clear(), server.headers.clear()
+        return tuple({headers.get("Authorization") for headers in side} for side in (asked, sent))
+
+    monkeypatch.setenv("CLASSSCALESEG_DICOM_TOKEN", "of-the-first")
+    assert watch(shelf, server, tmp_path / "1", "--once") == ExitCode.OK
+    assert told() == ({"Bearer of-the-first"}, {None})
+    monkeypatch.setenv("CLASSSCALESEG_DICOM_TO_TOKEN", "of-the-second")
+    assert watch(shelf, server, tmp_path / "2", "--once") == ExitCode.OK
+    assert told() == ({"Bearer of-the-first"}, {"Bearer of-the-second"})
+    monkeypatch.setenv("CLASSSCALESEG_DICOM_TO_PASSWORD", "b")
+    assert watch(shelf, server, tmp_path / "3", "--once", "--to-user", "a") == ExitCode.OK
+    assert told() == ({"Bearer of-the-first"}, {"Basic YTpi"})
+    monkeypatch.delenv("CLASSSCALESEG_DICOM_TO_PASSWORD")
+    assert watch(shelf, server, tmp_path / "4", "--once", "--to-user", "a") == ExitCode.USAGE
+    assert "CLASSSCALESEG_DICOM_TO_PASSWORD" in capsys.readouterr().err and not shelf.requests
+    server.answer = lambda instances: (401, {"Content-Type": "text/plain"}, b"")
+    assert watch(shelf, server, tmp_path / "5", "--once") == ExitCode.SOME_FAILED
+    assert "Give --to-user and the password, or a token" in (said := capsys.readouterr().out)
+    assert "CLASSSCALESEG_DICOM_TO_TOKEN" in said and "of-the" not in said
+
+
+def test_the_archive_that_is_watched_keeps_its_credentials_if_it_is_named_twice(shelf, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLASSSCALESEG_DICOM_TOKEN", "abc")
+    options = argparse.Namespace(archive=shelf.address, user=None, insecure=False, no_send=False)
+    archive = archive_of(options)
+    for to in (None, shelf.address, f"{shelf.address}/"):
+        options.to, options.to_user = to, None
+        assert dicom_watch._target(options, archive) is archive
+    options.to = shelf.address + "/of-others"
+    assert dicom_watch._target(options, archive).token is None
+    options.to, options.to_user = None, "me"
+    with pytest.raises(ArchiveError, match="Give --to"):
+        dicom_watch._target(options, archive)
+
+
 def test_a_series_that_is_in_two_studies_is_segmented_in_the_first_and_the_other_is_named(
     shelf, server, uid, child, tmp_path, capsys
 ):
@@ -283,6 +326,7 @@ def test_results_can_stay_here_and_images_too(shelf, server, given, uid, child, 
         (["--patience", "nan"], ExitCode.USAGE, "Give 1 to 1440 minutes"),
         (["--date", "yesterday"], ExitCode.USAGE, "neither a day nor a range"),
         (["--no-send"], ExitCode.USAGE, "Leave one of them out"),
+        (["--to", "https://me:abc@pacs/"], ExitCode.USAGE, "Use --to-user, and the environment variable"),
         (["-m", "no-model"], ExitCode.MODEL, "no-model"),
         (["--classes", "no class"], ExitCode.LABELS, "no class"),
     ],
@@ -339,7 +383,6 @@ def test_a_result_that_was_cut_is_made_again(shelf, server, given, uid, child, t
 
 def test_a_full_disk_is_waited_for(shelf, server, given, uid, child, looks, tmp_path, capsys, monkeypatch):
     from ClassScaleSegLib.commands.watch_record import Records
-    from ClassScaleSegLib.errors import OutputError
 
     write, full = Records.write, [True]
 

@@ -14,6 +14,7 @@ from ..addresses import ask_directly, is_encrypted, is_this_machine, refuse_unen
 from ..errors import ArchiveError, innermost, reason, shown
 from .address import check_address
 from .answers import ACCEPTED, STATUS, XML, content_type, quote, read, verdicts
+from .credentials import Names, check_token
 
 if TYPE_CHECKING:
     import requests
@@ -47,6 +48,7 @@ class Archive:
     :ivar user: with ``password``, for HTTP's basic authentication.
     :ivar token: a bearer token instead.
     :ivar insecure: send images, password and token to another machine even if the address is not one of https.
+    :ivar names: how users give their credentials for this archive.
     :raises ArchiveError: if address or token are not valid, a user and a token are given, or others could read on the
         way what is sent.
 
@@ -59,13 +61,14 @@ class Archive:
     password: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
     insecure: bool = False
+    names: Names = field(default=Names(), repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "address", check_address(self.address))
+        object.__setattr__(self, "address", check_address(self.address, self.names))
         if self.user is not None and self.token is not None:
             raise ArchiveError("A user with a password and a token were both given. Give one of them.")
         if self.token is not None:
-            object.__setattr__(self, "token", _check_token(self.token))
+            object.__setattr__(self, "token", check_token(self.token, self.names))
         secret = " and the token" if self.token is not None else " and the password" if self.user is not None else ""
         refuse_unencrypted(self.address, f"the images{secret}", self.insecure, ArchiveError)
 
@@ -159,10 +162,11 @@ class Archive:
     def who_asks(self) -> str:
         """Return a sentence for status 401."""
         what = "does not accept this user or token" if self.user or self.token else "asks who you are"
-        return (
+        sentence = (
             f"{self.address} {what} (status 401). Give --user and the password, or a token in the environment variable "
             "CLASSSCALESEG_DICOM_TOKEN."
         )
+        return self.names.put_into(sentence)
 
     def _failure(self, error: Exception, answers: list[Any]) -> ArchiveError:
         """Return a sentence for a request to store that failed otherwise than by an answer."""
@@ -231,17 +235,6 @@ def _check_certificate(address: str) -> None:
             f"{file} is not a file of certificates in PEM that can be read ({reason(error)}). Correct the environment "
             "variable REQUESTS_CA_BUNDLE."
         ) from error
-
-
-def _check_token(token: str) -> str:
-    """Return a token without the white space around it, such as the end of a line."""
-    token = token.strip()
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise ArchiveError(
-            "The token is empty, or has letters that no token has, such as a space. Correct the environment variable "
-            "CLASSSCALESEG_DICOM_TOKEN. It is the token alone, without the word Bearer."
-        )
-    return token
 
 
 def _never_connected(error: Exception) -> bool:

@@ -6,10 +6,11 @@ import argparse
 import getpass
 import os
 import sys
+from dataclasses import replace
 
 from ..archive.connection import Archive
+from ..archive.credentials import Names
 from ..errors import ArchiveError
-from ..process.archive import PASSWORD, TOKEN
 
 
 def add_archive_options(parser: argparse.ArgumentParser, flag: str, json: str, programs: bool = True) -> None:
@@ -21,7 +22,7 @@ def add_archive_options(parser: argparse.ArgumentParser, flag: str, json: str, p
     """
     text = "root of the archive's DICOMweb service, such as http://localhost:8042/dicom-web"
     parser.add_argument(flag, dest="archive", required=True, metavar="URL", help=text)
-    text = f"user of the archive; the password is in the environment variable {PASSWORD}, or asked for"
+    text = f"user of the archive; the password is in the environment variable {Names.password}, or asked for"
     parser.add_argument("--user", metavar="NAME", help=text)
     text = "let images, password and token pass between machines even if the address is not one of https"
     parser.add_argument("--insecure", action="store_true", help=text)
@@ -40,15 +41,22 @@ def archive_of(options: argparse.Namespace) -> Archive:
 
     :raises ArchiveError: if the address is not valid or not encrypted, or credentials are missing.
     """
-    token = None if options.user is not None else os.environ.get(TOKEN) or None
-    password = os.environ.get(PASSWORD) if options.user is not None else None
-    archive = Archive(options.archive, options.user, password, token, options.insecure)
-    if options.user is None or password is not None:
+    return with_credentials(options.archive, options.user, options.insecure, Names())
+
+
+def with_credentials(address: str, user: str | None, insecure: bool, names: Names) -> Archive:
+    """Return the archive at an address with the credentials that the environment, or the user who is asked, gives.
+
+    :raises ArchiveError: if the address is not valid or not encrypted, or credentials are missing.
+    """
+    token = None if user is not None else os.environ.get(names.token) or None
+    password = os.environ.get(names.password) if user is not None else None
+    archive = Archive(address, user, password, token, insecure, names)
+    if user is None or password is not None:
         return archive
     if not sys.stdin.isatty():
         raise ArchiveError(
-            f"The password of {options.user} is missing, and nobody can be asked, because standard input is not a "
-            f"terminal. Put it into the environment variable {PASSWORD}."
+            f"The password of {user} is missing, and nobody can be asked, because standard input is not a terminal. "
+            f"Put it into the environment variable {names.password}."
         )
-    password = getpass.getpass(f"Password of {options.user} at {archive.address}: ")
-    return Archive(options.archive, options.user, password, None, options.insecure)
+    return replace(archive, password=getpass.getpass(f"Password of {user} at {archive.address}: "))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
+from ..archive.address import check_address
+from ..archive.connection import Archive
+from ..archive.credentials import Names
 from ..archive.criteria import Criteria, parse_dates
 from ..errors import ArchiveError
 from ..files import refuse_unwritable_folder
@@ -14,7 +16,7 @@ from ..locking import locked
 from ..options import Options
 from ..process.exit_codes import ExitCode
 from ..process.job import Job
-from .archive_options import add_archive_options, archive_of
+from .archive_options import add_archive_options, archive_of, with_credentials
 from .job_models import completed_job, find_models
 from .options import add_options
 from .parsing import Parser
@@ -23,6 +25,8 @@ from .watch_loop import Watch
 from .watch_work import SeriesWork
 
 _OPTIONS = ("classes", "device", "dicom_seg", "step", "mirroring", "memory_limit_gib", "threads")
+# Never those of the other archive: a password or token goes to no address for which it was not given.
+_TARGET = Names("--to-user", "CLASSSCALESEG_DICOM_TO_PASSWORD", "CLASSSCALESEG_DICOM_TO_TOKEN")
 _SHORTEST, _LONGEST = 5, 86400  # seconds between two looks
 _MOST_DAYS = 3660
 _LEAST_PATIENCE, _MOST_PATIENCE = 1, 1440  # minutes; loading a large model may take one
@@ -46,6 +50,8 @@ def add_watch_options(parser: Parser) -> None:
     text = "folder of the results, and of what is done; the same folder goes on there"
     add("-o", "--output", required=True, metavar="FOLDER", help=text)
     add("--to", metavar="URL", help="send the results to this archive (default: to the one that has the images)")
+    text = f"user of the archive of --to; the password is in the environment variable {_TARGET.password}, or asked for"
+    add("--to-user", metavar="NAME", help=text)
     add("--no-send", action="store_true", help="keep the results in the folder alone")
     add("--keep-images", action="store_true", help="keep the images that were fetched")
     add("--every", type=float, default=60.0, metavar="SECONDS", help="time between two looks (default: 60)")
@@ -68,15 +74,11 @@ def watch_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     """
     try:
         archive = archive_of(options)
-        target = archive if options.to is None else replace(archive, address=options.to)
+        target = _target(options, archive)
         if options.days is not None and not 1 <= options.days <= _MOST_DAYS:
             raise ArchiveError(f"--days {options.days} is not possible. Give 1 to {_MOST_DAYS}.")
         dates = parse_dates(options.date) if options.date is not None else ("", "")
         criteria = Criteria(dates=dates, modality=options.modality, description=options.description)
-        if options.to is not None and options.no_send:
-            raise ArchiveError(
-                "--to names an archive for the results, and --no-send keeps them. Leave one of them out."
-            )
         if not _SHORTEST <= options.every <= _LONGEST:
             how = "too often" if options.every < _SHORTEST else "no number of seconds to wait"
             raise ArchiveError(f"--every {options.every:g} is {how}. Give {_SHORTEST} to {_LONGEST} seconds.")
@@ -94,5 +96,22 @@ def watch_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     job = completed_job(Job((), tuple(options.model), "", options=chosen))
     _ = find_models(job).table  # a model or class that does not exist is told now, not when a series arrives
     with locked(folder / ".lock", f"{folder} is being used"):
-        work = SeriesWork(folder, job, None if options.no_send else target, 60 * options.patience)
+        work = SeriesWork(folder, job, target, 60 * options.patience)
         return Watch(options, archive, criteria, work).run()
+
+
+def _target(options: argparse.Namespace, archive: Archive) -> Archive | None:
+    """Return the archive for the results; ``None`` if they stay in the folder.
+
+    :param archive: that has the images.
+    :raises ArchiveError: if the address is not valid or not encrypted, or credentials are missing, or two options
+        contradict each other.
+    """
+    if options.to is None:
+        if options.to_user is not None:
+            raise ArchiveError("--to-user is the user of the archive of --to. Give --to, or leave --to-user out.")
+        return None if options.no_send else archive
+    if options.no_send:
+        raise ArchiveError("--to names an archive for the results, and --no-send keeps them. Leave one of them out.")
+    same = options.to_user is None and check_address(options.to, _TARGET) == archive.address
+    return archive if same else with_credentials(options.to, options.to_user, options.insecure, _TARGET)

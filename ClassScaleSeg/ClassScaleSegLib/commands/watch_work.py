@@ -131,7 +131,7 @@ def _send(result: Path, target: Archive) -> None:
 
     :raises ArchiveError: if the archive does not store it.
     """
-    for sent in send(find_dicom_files([result]), target):
+    for sent in list(send(find_dicom_files([result]), target)):  # to its end, where it says why all was refused
         if not sent.arrived:
             raise ArchiveError(
                 f"{target.address} has not stored the result ({sent.state}). {sent.reason or ''}".strip()
