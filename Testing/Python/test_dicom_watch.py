@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import threading
@@ -68,6 +69,11 @@ def child(monkeypatch, tmp_path_factory):
     monkeypatch.setattr(Child, "seen", staticmethod(lambda: None))
     monkeypatch.setattr(watch_work, "SegmentationProcess", Child)
     return Child.made
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(watch_loop.time, "sleep", lambda seconds: None)
 
 
 @pytest.fixture
@@ -150,6 +156,76 @@ def test_a_series_is_begun_when_no_more_images_come_and_again_if_more_come_later
     assert len(child) == 2 and len(server.instances) == 2 and record(tmp_path, uid)["images"] == 4
 
 
+def test_once_waits_for_series_that_arrive_and_not_for_those_that_begin_later(
+    shelf, server, given, uid, child, looks, tmp_path, capsys
+):
+    files = list(shelf.files)
+    del shelf.files[2:]
+
+    def more():
+        assert not child
+        shelf.files[:] = files
+        shelf.add(write_series(tmp_path / "later", planes(4)))
+
+    looks += [more, nothing]
+    assert watch(shelf, server, tmp_path / "out", "--once") == ExitCode.OK
+    assert [folder.name for folder in child] == [uid] and record(tmp_path / "out", uid)["images"] == 4
+    assert capsys.readouterr().err.count("A look in 60 s shows whether more images come: 1 series.") == 2
+    assert watch(shelf, server, tmp_path / "out", "--once") == ExitCode.CANCELLED, "it waits to see the later one again"
+
+
+def test_a_series_is_segmented_again_without_images_that_were_deleted(
+    shelf, server, given, uid, child, looks, tmp_path
+):
+    looks += [nothing, shelf.files.pop, nothing, nothing, nothing]
+    assert watch(shelf, server, tmp_path) == ExitCode.CANCELLED
+    assert len(child) == len(server.instances) == 2 and record(tmp_path, uid)["images"] == 3
+
+
+def test_a_series_of_which_an_image_was_replaced_is_segmented_again_within_the_hour(
+    shelf, server, given, uid, child, looks, tmp_path
+):
+    content, data = shelf.files[0]
+    other = pydicom.dcmread(io.BytesIO(content))
+    other.StudyDate = data.StudyDate
+    other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4.5"
+    other.save_as(changed := io.BytesIO())
+
+    def replace():
+        shelf.files[0] = changed.getvalue(), other
+
+    looks += [nothing, replace] + [nothing] * 61
+    assert watch(shelf, server, tmp_path) == ExitCode.CANCELLED
+    assert len(child) == len(server.instances) == 2
+    asked = [path for path in shelf.asked(files=False) if path.endswith("/instances")]
+    assert len(asked) < 10, "it is not asked at every look"
+    shelf.files[0] = content, data
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.OK and len(child) == 3, "and at once at the start"
+
+
+def test_a_series_is_not_segmented_again_because_the_archive_counts_its_images_wrongly(
+    shelf, server, given, uid, child, looks, tmp_path
+):
+    wrong = [0]
+
+    def answer(path, query, headers):
+        status, kind, content = shelf.usual(path, query, headers)
+        if not path.endswith("/series") or not content:
+            return None
+        rows = json.loads(content)
+        for row in rows:
+            row["00201209"]["Value"] = [4 + wrong[0]]
+        return status, kind, json.dumps(rows).encode()
+
+    def miscount(by):
+        wrong[0] = by
+
+    shelf.answer = answer
+    looks += [nothing, nothing, lambda: miscount(1), nothing, nothing, lambda: miscount(-1), nothing, nothing]
+    assert watch(shelf, server, tmp_path) == ExitCode.CANCELLED
+    assert len(child) == 1
+
+
 def test_what_fails_is_tried_again_after_longer_and_longer(shelf, server, given, uid, child, looks, tmp_path, capsys):
     Child.error = "Memory has run out."
     looks += [nothing] * 12
@@ -159,7 +235,7 @@ def test_what_fails_is_tried_again_after_longer_and_longer(shelf, server, given,
     assert "failed. Memory has run out. It is tried again in 20 s." in output and "in 80 s." in output
     assert record(tmp_path, uid) | {"study": ""} == {
         **{"series": uid, "study": "", "images": 4, "state": "failed", "structures": 0},
-        "reason": "Memory has run out.",
+        **{"reason": "Memory has run out.", "instances": ""},
     }
     assert (tmp_path / "images" / uid).is_dir(), "they are not fetched again"
     assert watch(shelf, server, tmp_path, "--once") == ExitCode.SOME_FAILED
@@ -364,6 +440,7 @@ def test_a_damaged_record_is_named_once_and_the_others_go_on(shelf, server, give
     assert capsys.readouterr().err.count(f"{uid}.json cannot be read") == 1 and len(child) == len(server.instances) == 1
     assert watch(shelf, server, tmp_path / "out", "--once") == ExitCode.SOME_FAILED
     record.unlink()
+    looks += [nothing]
     assert watch(shelf, server, tmp_path / "out", "--once") == ExitCode.OK and len(child) == 2
 
 

@@ -57,7 +57,7 @@ def add_watch_options(parser: Parser) -> None:
     add("--every", type=float, default=60.0, metavar="SECONDS", help="time between two looks (default: 60)")
     text = "end a segmentation that has made no progress for so long; it is tried again as others (default: 30)"
     add("--patience", type=float, default=30.0, metavar="MINUTES", help=text)
-    add("--once", action="store_true", help="segment what there is now, and end")
+    add("--once", action="store_true", help="segment the series that there are now, and end")
     add_archive_options(parser, "--from", "a line for each series", programs=False)
     add_options(parser, *_OPTIONS)
 

@@ -7,20 +7,22 @@ import json
 import math
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import date, timedelta
 
-from ..archive.asking import Asking, asking
+from ..archive.asking import Asking, NotGiven, asking
 from ..archive.connection import Archive, NotReached
 from ..archive.criteria import Criteria
 from ..archive.searching import MOST_LOOKED_THROUGH, Search, Series
 from ..errors import ArchiveError, ClassScaleError, OutputError
 from ..process.exit_codes import ExitCode
 from ..process.terminal import on_one_line
-from .watch_record import DONE, FAILED, LEFT_OUT, SeriesRecord
+from .watch_record import DONE, FAILED, LEFT_OUT, SeriesRecord, checksum_of
 from .watch_work import NoVolume, SeriesWork
 
 _MOST_ATTEMPTS = 8  # at a series, each after twice the time, until the command is started again
+_SECONDS_BETWEEN_LISTS = 3600  # of the images of a series that is done: replaced ones do not change their number
 
 
 class Watch:
@@ -32,14 +34,18 @@ class Watch:
     def __init__(self, options: argparse.Namespace, archive: Archive, criteria: Criteria, work: SeriesWork) -> None:
         self._options, self._archive, self._criteria, self._work = options, archive, criteria, work
         self._counts: dict[str, int] = {}  # images of each series at the last look
+        self._listed: dict[str, float] = {}  # when the images of a series were compared with those of its result
+        self._arriving = 0  # series of which more images may come
+        self._first: set[str] | None = None  # the series of the first look
+        self._undone: set[str] = set()  # series that have failed
         self._failures: dict[str, tuple[int, float]] = {}  # how many of a series, and when it is due again
         self._fault = ""  # that was told last of the archive, or of the folder
         self._notices: set[str] = set()  # of the last look
         self._passed_over = False  # there are series of which it is not clear what is to be done
 
     def run(self) -> ExitCode:
-        """Work until it is stopped, or with ``--once`` until nothing is due."""
-        all_done = True
+        """Work until it is stopped, or with ``--once`` until all series of the first look are done or have failed."""
+        once, every = self._options.once, self._options.every
         while True:
             begin = time.monotonic()
             try:
@@ -47,35 +53,62 @@ class Watch:
                     due = self._due(ask)
                 for series, images, patient in due:
                     with asking(self._archive) as ask:
-                        all_done = self._do(ask, series, images, patient) and all_done
+                        self._do(ask, series, images, patient)
                 self._fault = ""
             except (ArchiveError, OutputError) as error:  # the archive may come back, and the disk have room again
-                if self._options.once:
+                if once:
                     raise
                 if str(error) != self._fault:
                     self._fault = str(error)
-                    _tell(f"{_now()} {error} The next look is in {self._options.every:g} s.")
-            if self._options.once:
-                return ExitCode.OK if all_done and not self._passed_over else ExitCode.SOME_FAILED
-            time.sleep(max(0.0, self._options.every - (time.monotonic() - begin)))
+                    _tell(f"{_now()} {error} The next look is in {every:g} s.")
+            if once and self._arriving == 0:
+                return ExitCode.SOME_FAILED if self._undone or self._passed_over else ExitCode.OK
+            if once:
+                _tell(f"{_now()} A look in {every:g} s shows whether more images come: {self._arriving} series.")
+            time.sleep(max(0.0, every - (time.monotonic() - begin)))
 
     def _due(self, ask: Asking) -> list[tuple[Series, int, str]]:
         """Return the series on which there is something to do, how many images each has, and the ID of its patient.
 
-        A series has arrived if it has as many images as at the last look.
+        A series has arrived if it has as many images as at the last look, or in an earlier attempt.
         """
         search, due = Search(ask), []
-        self._passed_over = False
+        self._passed_over, self._arriving = False, 0
         criteria = self._criteria
         if self._options.days is not None:
             first = date.today() - timedelta(days=self._options.days - 1)
             criteria = replace(criteria, dates=(f"{first:%Y%m%d}", ""))
-        studies = search.studies(criteria, MOST_LOOKED_THROUGH)
         counts: dict[str, int] = {}
+        for series, patient, record in self._wanted(search, criteria):
+            images = series.images if series.images is not None else len(search.images(series) or ())
+            counts[series.uid] = images
+            before = self._counts.get(series.uid)
+            if before not in (None, images):
+                self._failures.pop(series.uid, None)
+            wanted = record is None or record.is_open or self._has_changed(search, series, images, record)
+            rests = time.monotonic() < self._failures.get(series.uid, (0, 0.0))[1]
+            if rests or not wanted or images < self._options.least_images:
+                continue
+            if images == before or (record is not None and images == record.images):
+                due.append((series, images, patient))
+            else:
+                self._arriving += 1
+        self._counts = counts
+        if self._options.once and self._first is None:
+            self._first = set(counts)
+        for notice in search.notices:
+            if notice not in self._notices:  # not again at every look
+                _tell(f"{_now()} {notice}")
+        self._notices = set(search.notices)
+        return due
+
+    def _wanted(self, search: Search, criteria: Criteria) -> Iterator[tuple[Series, str, SeriesRecord | None]]:
+        """Yield the series that are searched for, the ID of the patient of each, and its record."""
+        studies = search.studies(criteria, MOST_LOOKED_THROUGH)
+        part = (self._options.series_description or "").casefold()
         studies_of: dict[str, str] = {}  # in which each series was first
         for series, patient in ((series, study.patient) for study in studies for series in study.series):
-            part = self._options.series_description
-            if part is not None and part.casefold() not in series.description.casefold():
+            if part not in series.description.casefold() or (self._first is not None and series.uid not in self._first):
                 continue
             try:
                 record = self._work.records.read(series.uid)
@@ -91,23 +124,29 @@ class Watch:
                 )
                 self._passed_over = True
                 continue
-            images = series.images if series.images is not None else len(search.images(series) or ())
-            counts[series.uid] = images
-            arrived = self._options.once or self._counts.get(series.uid) == images
-            if images > self._counts.get(series.uid, images):
-                self._failures.pop(series.uid, None)
-            wanted = images >= self._options.least_images and (record is None or record.is_due(images))
-            if arrived and wanted and time.monotonic() >= self._failures.get(series.uid, (0, 0.0))[1]:
-                due.append((series, images, patient))
-        self._counts = counts
-        for notice in search.notices:
-            if notice not in self._notices:  # not again at every look
-                _tell(f"{_now()} {notice}")
-        self._notices = set(search.notices)
-        return due
+            yield series, patient, record
 
-    def _do(self, ask: Asking, series: Series, images: int, patient: str) -> bool:
-        """Work on a series; return whether it is done, or nothing of it is wanted.
+    def _has_changed(self, search: Search, series: Series, images: int, record: SeriesRecord) -> bool:
+        """Return whether a series has other images than those of its record.
+
+        Their identifiers decide, if the archive lists them. It is asked if their number has changed, and now and then.
+        """
+        now, more_or_fewer = time.monotonic(), images != record.images
+        is_time = now >= self._listed.get(series.uid, -math.inf) + _SECONDS_BETWEEN_LISTS
+        if not record.instances or not (more_or_fewer or is_time):
+            return more_or_fewer
+        self._listed[series.uid] = now
+        try:
+            instances = search.images(series)
+        except NotGiven as error:
+            if error.status == 401:
+                raise
+            search.notices.append(f"Whether the series {series.uid} has changed is not known. {error}")
+            return False
+        return more_or_fewer if instances is None else checksum_of(instances) != record.instances
+
+    def _do(self, ask: Asking, series: Series, images: int, patient: str) -> None:
+        """Work on a series.
 
         :raises NotReached: if the archive cannot be reached. The series stays due.
         :raises OutputError: if what has become of it cannot be recorded.
@@ -121,16 +160,18 @@ class Watch:
             failed = work.made or SeriesRecord(series.uid, series.study, images, FAILED)
             failed = replace(failed, reason=str(error), state=LEFT_OUT if isinstance(error, NoVolume) else failed.state)
             if failed.state == LEFT_OUT:
+                self._undone.discard(series.uid)
                 self._forget_images(series)
             else:
+                self._undone.add(series.uid)
                 self._wait(series, for_ever=work.made is not None or isinstance(error, OutputError))
             work.records.write(failed)
             self._say(series, failed, begin)
-            return failed.state == LEFT_OUT
+            return
+        self._undone.discard(series.uid)
         self._failures.pop(series.uid, None)
         self._forget_images(series)
         self._say(series, done, begin)
-        return True
 
     def _wait(self, series: Series, for_ever: bool) -> None:
         """Let a series rest after a failure: twice as long after each, and after the last one until the next start.
@@ -149,7 +190,9 @@ class Watch:
         """Print a line on a series. It names no patient."""
         seconds = round(time.monotonic() - begin, 1)
         if self._options.json:
-            print(json.dumps({"time": _now(), **asdict(record), "seconds": seconds}), flush=True)
+            facts = {"time": _now(), **asdict(record), "seconds": seconds}
+            del facts["instances"]
+            print(json.dumps(facts), flush=True)
             return
         what = on_one_line(f"{series.modality} {series.description[:40]}".strip())
         text = f"{record.structures} structures in {seconds:g} s, {'kept' if self._work.target is None else 'sent'}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,6 +26,7 @@ class SeriesRecord:
         nothing that can be segmented.
     :ivar structures: that were found.
     :ivar reason: a sentence, unless it is done.
+    :ivar instances: checksum of the identifiers of its images; empty if it was not segmented.
     """
 
     series: str
@@ -32,10 +35,21 @@ class SeriesRecord:
     state: str
     structures: int = 0
     reason: str = ""
+    instances: str = ""
 
-    def is_due(self, images: int) -> bool:
-        """Return whether there is something to do, now that the series has so many images."""
-        return images > self.images or self.state in (SEGMENTED, FAILED)  # if more have come, the result is not whole
+    @property
+    def is_open(self) -> bool:
+        """Whether there is something left to do, also if the series has not changed."""
+        return self.state in (SEGMENTED, FAILED)
+
+
+def checksum_of(instances: Iterable[str]) -> str:
+    """Return a checksum of the identifiers of images, in whatever order they are.
+
+    >>> checksum_of(["1.2.4", "1.2.3"])
+    'f53566335f01a919'
+    """
+    return hashlib.sha256("\n".join(sorted(instances)).encode()).hexdigest()[:16]
 
 
 class Records:
@@ -76,4 +90,4 @@ class Records:
         return self._folder / f"{series}.json"
 
 
-_KINDS = {"series": str, "study": str, "images": int, "state": str, "structures": int, "reason": str}
+_KINDS = {"series": str, "study": str, "images": int, "state": str, "structures": int, "reason": str, "instances": str}

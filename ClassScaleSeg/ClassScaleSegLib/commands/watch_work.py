@@ -19,7 +19,7 @@ from ..files import replacing
 from ..images.dicom.deflate import read_header
 from ..process.job import Job
 from ..process.segmentation import SegmentationProcess
-from .watch_record import DONE, SEGMENTED, Records, SeriesRecord
+from .watch_record import DONE, SEGMENTED, Records, SeriesRecord, checksum_of
 
 
 class NoVolume(ClassScaleError):
@@ -90,6 +90,7 @@ class SeriesWork:
             faults = fetched.faults or [f"{fetched.images} of {fetched.expected or '?'} images came."]
             raise ArchiveError(" ".join(faults))
         _remove(fetched.others)  # as of an attempt before the archive has deleted or moved images
+        instances = checksum_of(file.stem for file in fetched.folder.glob("*.dcm"))
         with SegmentationProcess() as process:
             made = process.work_folder / "result.seg.dcm"
             process.job = replace(self._job, images=(str(fetched.folder.resolve()),), output=made)
@@ -101,7 +102,7 @@ class SeriesWork:
                 shutil.copyfile(made, temporary)
             structures = int(process.result.get("structures") or 0)
         images = max(images, fetched.expected or 0)  # more may have come since the look
-        return SeriesRecord(series.uid, series.study, images, SEGMENTED, structures)
+        return SeriesRecord(series.uid, series.study, images, SEGMENTED, structures, instances=instances)
 
 
 def _is_whole(result: Path) -> bool:
