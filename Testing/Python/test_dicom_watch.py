@@ -19,7 +19,7 @@ from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.errors import ArchiveError, OutputError
 from ClassScaleSegLib.process import child as child_process
 from fetching_fixtures import given, uid  # noqa: F401  (fixtures)
-from reading_server import Shelf
+from reading_server import MULTIPART, Shelf, multipart
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
@@ -537,6 +537,32 @@ def test_images_that_come_between_the_look_and_the_fetch_are_not_segmented_twice
     looks += [nothing] * 4
     assert watch(shelf, server, tmp_path) == ExitCode.CANCELLED
     assert len(child) == 1 and record(tmp_path, uid)["images"] == 4
+
+
+def test_what_cannot_be_read_as_it_is_compressed_is_decompressed_by_the_archive_if_it_does(
+    shelf, server, given, uid, child, tmp_path, capsys
+):
+    plain = dict(given)
+    for number, (content, data) in enumerate(shelf.files):
+        file = pydicom.dcmread(io.BytesIO(content))
+        file.file_meta.TransferSyntaxUID = pydicom.uid.HTJ2KLossless
+        file.PixelData = pydicom.encaps.encapsulate([bytes(2000)])
+        file["PixelData"].is_undefined_length = True
+        file.save_as(changed := io.BytesIO())
+        shelf.files[number] = changed.getvalue(), data
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.SOME_FAILED
+    assert "cannot be read here (High-Throughput JPEG 2000" in capsys.readouterr().out
+    assert not child and record(tmp_path, uid)["state"] == "failed"
+
+    def decompress(path, query, headers):
+        if path.count("/") == 4 and headers["Accept"] == 'multipart/related; type="application/dicom"':
+            return 200, MULTIPART, multipart(plain.values())
+        return None
+
+    shelf.answer = decompress
+    there = {}
+    Child.seen = lambda: there.update({file.stem: file.read_bytes() for file in child[-1].iterdir()})
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.OK and there == plain
 
 
 def test_the_whole_way_with_a_model(shelf, server, tmp_path, capsys):

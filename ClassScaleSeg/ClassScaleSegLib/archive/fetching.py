@@ -48,6 +48,7 @@ class Fetched:
     :ivar notices: sentences on what was fetched.
     :ivar others: files of the folder that are none of the images that the archive has now: damaged ones, and those of
         an earlier fetch that it does not list any more.
+    :ivar unreadable: names of the transfer syntaxes of images whose pixels cannot be read here.
     """
 
     series: Series
@@ -59,6 +60,7 @@ class Fetched:
     faults: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     others: tuple[Path, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
     @property
     def images(self) -> int:
@@ -289,7 +291,8 @@ class SeriesFetch:
                 said.faults.append(f"{here} of {said.expected} images are there.")
             elif not (reasons or said.images):
                 said.faults.append("The archive gave no image.")
-        for name in sorted({name for syntax in self._there.values() if (name := cannot_be_read(syntax))}):
+        said.unreadable = tuple(sorted({name for syntax in self._there.values() if (name := cannot_be_read(syntax))}))
+        for name in said.unreadable:
             remedy = "The archive does not decompress them." if self._decompress else "Fetch them with --decompress."
             said.notices.append(f"Pixels are compressed in a way that cannot be read here ({name}). {remedy}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..archive.asking import Asking
 from ..archive.connection import Archive
-from ..archive.fetching import SeriesFetch
+from ..archive.fetching import Fetched, SeriesFetch
 from ..archive.files import find_dicom_files
 from ..archive.received import look_at
 from ..archive.searching import Series
@@ -81,14 +81,18 @@ class SeriesWork:
     def _segment(self, ask: Asking, series: Series, result: Path, images: int) -> SeriesRecord:
         """Fetch a series, segment it in a child process, and return a record of it.
 
-        :raises ArchiveError: if not all of its images come.
+        :raises ArchiveError: if not all of its images come, or not in a form that can be read.
         :raises NoVolume: if it cannot be segmented because of what it is.
         :raises ClassScaleError: if it cannot be segmented.
         """
-        fetched = SeriesFetch(ask, series, self._folder / "images").run()
-        if not fetched.whole:
-            faults = fetched.faults or [f"{fetched.images} of {fetched.expected or '?'} images came."]
-            raise ArchiveError(" ".join(faults))
+        fetched = _whole(ask, series, self._folder / "images")
+        if fetched.unreadable:
+            fetched = _whole(ask, series, self._folder / "images", decompress=True)
+        if fetched.unreadable:
+            raise ArchiveError(
+                f"Pixels are compressed in a way that cannot be read here ({fetched.unreadable[0]}), and the archive "
+                "does not decompress them. Tell its administrator."
+            )
         _remove(fetched.others)  # as of an attempt before the archive has deleted or moved images
         instances = checksum_of(file.stem for file in fetched.folder.glob("*.dcm"))
         with SegmentationProcess() as process:
@@ -103,6 +107,19 @@ class SeriesWork:
             structures = int(process.result.get("structures") or 0)
         images = max(images, fetched.expected or 0)  # more may have come since the look
         return SeriesRecord(series.uid, series.study, images, SEGMENTED, structures, instances=instances)
+
+
+def _whole(ask: Asking, series: Series, folder: Path, decompress: bool = False) -> Fetched:
+    """Fetch a series.
+
+    :param decompress: let the archive decompress the pixels.
+    :raises ArchiveError: if not all of its images come.
+    """
+    fetched = SeriesFetch(ask, series, folder, decompress).run()
+    if not fetched.whole:
+        faults = fetched.faults or [f"{fetched.images} of {fetched.expected or '?'} images came."]
+        raise ArchiveError(" ".join(faults))
+    return fetched
 
 
 def _is_whole(result: Path) -> bool:
