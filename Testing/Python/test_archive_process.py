@@ -101,6 +101,19 @@ def test_series_are_fetched_with_progress_and_a_series_that_is_not_whole_is_told
     assert (uid, 4, 4) in told and told[-1] == ("1.2.5", 0, 3)
 
 
+def test_hundreds_of_series_are_not_on_the_command_line(shelf, given, uid, tmp_path):
+    others = [f"1.2.826.0.1.3680043.8.498.1{number:037}" for number in range(600)]
+    wanted = {"study": [STUDY], "series": [uid, *others]}
+    process, seen = ArchiveProcess("fetch", Access(shelf.address), ["-o", str(tmp_path)], wanted), []
+    shelf.answer = lambda *_: seen.append(psutil.Process(process.pid).cmdline())
+    waited(process)
+    assert f"has no series {others[0]} in what" in process.error, "it has heard of them"
+    assert len(" ".join(seen[0])) < 2000 and uid not in seen[0]
+    process = ArchiveProcess("fetch", Access(shelf.address), ["-o", str(tmp_path)], wanted | {"series": [uid]})
+    waited(process)
+    assert process.state == "finished" and fetched(tmp_path / uid) == given
+
+
 def test_a_lost_archive_is_an_error_with_what_has_come(shelf, given, uid, tmp_path):
     shelf.add(write_series(tmp_path / "more", planes(3), "1.2.5", SeriesNumber=9))
     shelf.answer = lambda path, *_: (401, {}, b"") if path.endswith("/1.2.5/instances") else None
@@ -192,6 +205,28 @@ def test_criteria_that_are_none(shelf, tmp_path, capsys, text, words, sentence):
     if text is not None:
         file.write_text(text)
     assert find(shelf, "--criteria", file, *words) == 2
+    assert sentence in capsys.readouterr().err and not shelf.requests
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "sentence"),
+    [
+        (
+            '{"series": "1.2.3"}',
+            (),
+            "must be a JSON object of lists of texts, each with one of these names: series, st",
+        ),
+        ('{"series": [1]}', (), "must be a JSON object of lists of texts"),
+        ('{"name": ["Smith"]}', (), "must be a JSON object of lists of texts"),
+        ('{"series": ["1.2.3"]}', ("--series", "1.2.4"), "says what --series says, too. Give it once."),
+        ('{"series": ["1.2.x"]}', (), "is not a unique identifier"),
+        ("{}", (), "Name what to fetch"),
+    ],
+)
+def test_series_from_a_file_that_are_none(shelf, tmp_path, capsys, text, words, sentence):
+    file = tmp_path / "wanted.json"
+    file.write_text(text)
+    assert run("fetch", "--from", shelf.address, "-o", tmp_path / "got", "--criteria", file, *words) == 2
     assert sentence in capsys.readouterr().err and not shelf.requests
 
 

@@ -155,6 +155,7 @@ def test_with_several_channels_a_study_is_a_case(panel, dialog, archive, tmp_pat
     dialog.folder.text = str(tmp_path / "got")
     dialog.table.tick(dialog.table.keys())
     dialog.fetch()
+    assert f"{ROOT}.1.2" not in " ".join(dialog.process.words), "Windows has no room for hundreds"
     ended(dialog)
     assert [name for _key, name in panel.queue.chosen()] == [
         "Doe Jane / 2026-01-02 Chest", "Smith John / 2026-01-02 Chest"

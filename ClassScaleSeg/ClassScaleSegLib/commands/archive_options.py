@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from ..archive.connection import Archive
 from ..archive.credentials import Names
-from ..errors import ArchiveError
+from ..errors import ArchiveError, reason
 
 
 def add_archive_options(parser: argparse.ArgumentParser, flag: str, json: str, programs: bool = True) -> None:
@@ -60,3 +64,30 @@ def with_credentials(address: str, user: str | None, insecure: bool, names: Name
             f"Put it into the environment variable {names.password}."
         )
     return replace(archive, password=getpass.getpass(f"Password of {user} at {archive.address}: "))
+
+
+def criteria_of(options: argparse.Namespace, names: Sequence[str], several: bool = False) -> dict[str, Any]:
+    """Return what is wanted, by its name: what the options say, and the file of ``--criteria``.
+
+    :param several: each is a list of texts, not a text.
+    :raises ArchiveError: if the file cannot be used, or says what an option says.
+    """
+    given = {name: value for name in names if (value := getattr(options, name)) not in (None, [])}
+    file = options.criteria
+    if file is None:
+        return given
+    try:
+        found = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArchiveError(f"{file} cannot be read as JSON ({reason(error)}). Name another file.") from error
+    if not isinstance(found, dict) or not all(name in names and _fits(found[name], several) for name in found):
+        what, known = "lists of texts" if several else "texts", ", ".join(names)
+        raise ArchiveError(f"{file} must be a JSON object of {what}, each with one of these names: {known}.")
+    if twice := sorted(given.keys() & found.keys()):
+        raise ArchiveError(f"{file} says what --{twice[0]} says, too. Give it once.")
+    return given | found
+
+
+def _fits(value: Any, several: bool) -> bool:
+    texts = value if several and isinstance(value, list) else [None if several else value]
+    return all(isinstance(text, str) for text in texts)

@@ -59,6 +59,8 @@ def _add_fetch(fetching: Parser) -> None:
     fetching.add_argument("-o", "--output", required=True, metavar="FOLDER", help=text)
     text = "let the archive decompress the pixels, if it compresses them in a way that cannot be read"
     fetching.add_argument("--decompress", action="store_true", help=text)
+    text = "JSON file with lists of the series and studies, of which a command line has room for some hundreds only"
+    fetching.add_argument("--criteria", metavar="FILE", help=text)
     add_archive_options(fetching, "--from", "what was fetched of each series")
 
 

@@ -16,7 +16,7 @@ from ..errors import ArchiveError, Cancelled, ClassScaleError
 from ..inference.progress import Progress
 from ..process.exit_codes import ExitCode, exit_code
 from ..process.terminal import on_one_line
-from .archive_options import archive_of
+from .archive_options import archive_of, criteria_of
 from .reporting import Reporter
 
 
@@ -29,10 +29,12 @@ def fetch_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     """
     try:
         archive = archive_of(options)
-        for uid in (*options.series, *options.study):
+        named = criteria_of(options, ("series", "study"), several=True)
+        uids, studies = named.get("series", []), named.get("study", [])
+        for uid in (*uids, *studies):
             check_uid(uid)
         modality = check_modality(options.modality) if options.modality is not None else None
-        if not (options.series or options.study):
+        if not (uids or studies):
             raise ArchiveError("Name what to fetch: --series UID, or --study UID. classscaleseg dicom find lists them.")
     except ArchiveError as error:
         reporter.error(error)
@@ -40,7 +42,7 @@ def fetch_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     fault: ClassScaleError | None = None
     done: list[Fetched] = []
     with asking(archive) as ask:
-        wanted = _series(ask, options.series, options.study, modality, reporter)
+        wanted = _series(ask, uids, studies, modality, reporter)
         try:
             for number, series in enumerate(wanted, 1):
                 label = f"[{number}/{len(wanted)}] " if len(wanted) > 1 else ""

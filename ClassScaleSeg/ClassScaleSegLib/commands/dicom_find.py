@@ -6,15 +6,14 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from ..archive.asking import asking
 from ..archive.criteria import Criteria, parse_dates
 from ..archive.searching import Search, Series, Study
-from ..errors import ArchiveError, reason
+from ..errors import ArchiveError
 from ..process.exit_codes import ExitCode
 from ..process.terminal import on_one_line
-from .archive_options import archive_of
+from .archive_options import archive_of, criteria_of
 from .reporting import Reporter
 
 _CRITERIA = ("patient", "name", "date", "modality", "description", "study")
@@ -28,7 +27,7 @@ def find_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     :raises ArchiveError: if the archive cannot be reached, or does not search.
     """
     try:
-        archive, wanted = archive_of(options), _wanted(options)
+        archive, wanted = archive_of(options), criteria_of(options, _CRITERIA)
         dates = parse_dates(wanted["date"]) if "date" in wanted else ("", "")
         criteria = Criteria(dates=dates, **{name: wanted[name] for name in wanted if name != "date"})
     except ArchiveError as error:
@@ -50,29 +49,6 @@ def find_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
         hint = " Some archives compare case and accents of names." if criteria.name is not None else ""
         print(f"No study of {archive.address} is like that.{hint}")
     return ExitCode.OK
-
-
-def _wanted(options: argparse.Namespace) -> dict[str, str]:
-    """Return what is searched for, by its name: the options, or what a file says.
-
-    :raises ArchiveError: if the file cannot be used, or says what an option says.
-    """
-    given = {name: text for name in _CRITERIA if (text := getattr(options, name)) is not None}
-    file = options.criteria
-    if file is None:
-        return given
-    try:
-        found = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArchiveError(f"{file} cannot be read as JSON ({reason(error)}). Name another file.") from error
-    if not isinstance(found, dict) or not all(
-        name in _CRITERIA and isinstance(text, str) for name, text in found.items()
-    ):
-        names = ", ".join(_CRITERIA)
-        raise ArchiveError(f"{file} must be a JSON object of texts, each with one of these names: {names}.")
-    if twice := sorted(given.keys() & found.keys()):
-        raise ArchiveError(f"{file} says what --{twice[0]} says, too. Give it once.")
-    return given | found
 
 
 def _print(studies: Sequence[Study]) -> None:

@@ -38,13 +38,17 @@ class ArchiveProcess(ChildProcess):
     environment, and what is searched for, such as a name, in a file of the work folder. Images that have arrived when
     it is cancelled are kept, and the next fetch goes on with the others.
 
+    The file also has the series to fetch: a command line of Windows ends after 32,767 letters, so after about 250 of
+    them with their studies.
+
     :ivar results: what the command says of each study (find), each series (fetch) or each file (send), as its option
         ``--json`` prints it. Those that have come are there also if the process has failed or was cancelled. It has
         finished if the command has said something of each, also if some series or files did not pass.
     :param action: "find", "fetch" or "send".
     :param words: further arguments. Paths must be absolute. They can be set until :meth:`start`, so that files to send
         can be in ``work_folder``.
-    :param criteria: what is searched for: patient, name, date, modality, description, study.
+    :param criteria: what is searched for: patient, name, date, modality, description, study. With "fetch", lists:
+        series, study.
     :param python: path of an interpreter; by default that of :func:`.child.default_python`.
     :raises OutputError: if the work folder cannot be made.
     :raises ClassScaleError: if psutil is not installed.
@@ -57,7 +61,7 @@ class ArchiveProcess(ChildProcess):
         action: str,
         access: Access,
         words: Sequence[str] = (),
-        criteria: Mapping[str, str] | None = None,
+        criteria: Mapping[str, str | Sequence[str]] | None = None,
         python: str | None = None,
     ) -> None:
         # both, so that no secret of the environment reaches an archive for which it was not meant

@@ -56,7 +56,7 @@ class ArchiveDialog(ProcessDialog):
         self,
         action: str,
         words: Sequence[str] = (),
-        wanted: Mapping[str, str] | None = None,
+        wanted: Mapping[str, str | Sequence[str]] | None = None,
         prepare: Callable[[ArchiveProcess], bool] = lambda process: True,
     ) -> bool:
         """Start a child process, and return whether that was done. If not, a line says why, or the user knows.

@@ -123,9 +123,9 @@ class FetchDialog(ArchiveDialog):
             self._say(_("Choose the folder to which the series are fetched; give its whole path."))
             return
         ticked = [self.found[uid] for uid in self.table.ticked()]
-        words = ["--study", *dict.fromkeys(series.study for series in ticked)]
-        words += ["--series", *(series.uid for series in ticked), "-o", folder]
-        if self._start("fetch", words + ["--decompress"] * bool(self.decompress.checked)):
+        studies = list(dict.fromkeys(series.study for series in ticked))
+        wanted = {"study": studies, "series": [series.uid for series in ticked]}
+        if self._start("fetch", ["-o", folder] + ["--decompress"] * bool(self.decompress.checked), wanted):
             slicer.app.userSettings().setValue(_FOLDER, folder)
             self._fetching, self._at, self._count = True, 0, 1
             self._states |= {series.uid: (_("waiting"), _GREY) for series in ticked}
