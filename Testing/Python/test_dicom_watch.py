@@ -235,7 +235,7 @@ def test_what_fails_is_tried_again_after_longer_and_longer(shelf, server, given,
     assert "failed. Memory has run out. It is tried again in 20 s." in output and "in 80 s." in output
     assert record(tmp_path, uid) | {"study": ""} == {
         **{"series": uid, "study": "", "images": 4, "state": "failed", "structures": 0},
-        **{"reason": "Memory has run out.", "instances": ""},
+        **{"reason": "Memory has run out.", "instances": "", "time": record(tmp_path, uid)["time"]},
     }
     assert (tmp_path / "images" / uid).is_dir(), "they are not fetched again"
     assert watch(shelf, server, tmp_path, "--once") == ExitCode.SOME_FAILED

@@ -10,6 +10,7 @@ from .dicom_fetch import fetch_command
 from .dicom_find import find_command
 from .dicom_send import send_command
 from .dicom_sort import add_sort_options, sort_command
+from .dicom_status import add_status_options, status_command
 from .dicom_watch import add_watch_options, watch_command
 from .options import add_command
 from .parsing import Parser
@@ -27,6 +28,7 @@ def add_dicom_options(parser: Parser) -> None:
     _add_fetch(add_command(commands, "action", "fetch", fetch_command, f"--from {_ARCHIVE} --series 1.2.3 -o series/"))
     words = f"--from {_ARCHIVE} --modality CT --date 20260131- -m toy-120 -o results/"
     add_watch_options(add_command(commands, "action", "watch", watch_command, words))
+    add_status_options(add_command(commands, "action", "status", status_command, "results/"))
     sending = add_command(commands, "action", "send", send_command, f"ct.seg.dcm --to {_ARCHIVE}")
     text = "a DICOM file, or a folder, of which all DICOM files are sent"
     sending.add_argument("files", nargs="+", metavar="FILE", help=text)

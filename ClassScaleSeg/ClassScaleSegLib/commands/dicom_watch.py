@@ -22,6 +22,7 @@ from .options import add_options
 from .parsing import Parser
 from .reporting import Reporter
 from .watch_loop import Watch
+from .watch_record import LOCK
 from .watch_work import SeriesWork
 
 _OPTIONS = ("classes", "device", "dicom_seg", "step", "mirroring", "memory_limit_gib", "threads")
@@ -95,7 +96,7 @@ def watch_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     chosen = Options(**{name: getattr(options, name) for name in _OPTIONS})
     job = completed_job(Job((), tuple(options.model), "", options=chosen))
     _ = find_models(job).table  # a model or class that does not exist is told now, not when a series arrives
-    with locked(folder / ".lock", f"{folder} is being used"):
+    with locked(folder / LOCK, f"{folder} is being used"):
         work = SeriesWork(folder, job, target, 60 * options.patience)
         return Watch(options, archive, criteria, work).run()
 

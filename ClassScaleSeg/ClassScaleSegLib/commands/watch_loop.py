@@ -18,7 +18,7 @@ from ..archive.searching import MOST_LOOKED_THROUGH, Search, Series
 from ..errors import ArchiveError, ClassScaleError, OutputError
 from ..process.exit_codes import ExitCode
 from ..process.terminal import on_one_line
-from .watch_record import DONE, FAILED, LEFT_OUT, SeriesRecord, checksum_of
+from .watch_record import DONE, FAILED, LEFT_OUT, Look, SeriesRecord, checksum_of, now
 from .watch_work import NoVolume, SeriesWork
 
 _MOST_ATTEMPTS = 8  # at a series, each after twice the time, until the command is started again
@@ -51,20 +51,24 @@ class Watch:
             try:
                 with asking(self._archive) as ask:
                     due = self._due(ask)
-                for series, images, patient in due:
+                self._note(begun := Look(now(), arriving=self._arriving, due=len(due)))
+                for number, (series, images, patient) in enumerate(due):
+                    self._note(replace(begun, due=len(due) - number, series=series.uid, since=now()))
                     with asking(self._archive) as ask:
                         self._do(ask, series, images, patient)
+                self._note(replace(begun, due=0))
                 self._fault = ""
             except (ArchiveError, OutputError) as error:  # the archive may come back, and the disk have room again
+                self._note(Look(now(), str(error)))
                 if once:
                     raise
                 if str(error) != self._fault:
                     self._fault = str(error)
-                    _tell(f"{_now()} {error} The next look is in {every:g} s.")
+                    _tell(f"{now()} {error} The next look is in {every:g} s.")
             if once and self._arriving == 0:
                 return ExitCode.SOME_FAILED if self._undone or self._passed_over else ExitCode.OK
             if once:
-                _tell(f"{_now()} A look in {every:g} s shows whether more images come: {self._arriving} series.")
+                _tell(f"{now()} A look in {every:g} s shows whether more images come: {self._arriving} series.")
             time.sleep(max(0.0, every - (time.monotonic() - begin)))
 
     def _due(self, ask: Asking) -> list[tuple[Series, int, str]]:
@@ -98,7 +102,7 @@ class Watch:
             self._first = set(counts)
         for notice in search.notices:
             if notice not in self._notices:  # not again at every look
-                _tell(f"{_now()} {notice}")
+                _tell(f"{now()} {notice}")
         self._notices = set(search.notices)
         return due
 
@@ -131,11 +135,11 @@ class Watch:
 
         Their identifiers decide, if the archive lists them. It is asked if their number has changed, and now and then.
         """
-        now, more_or_fewer = time.monotonic(), images != record.images
-        is_time = now >= self._listed.get(series.uid, -math.inf) + _SECONDS_BETWEEN_LISTS
+        clock, more_or_fewer = time.monotonic(), images != record.images
+        is_time = clock >= self._listed.get(series.uid, -math.inf) + _SECONDS_BETWEEN_LISTS
         if not record.instances or not (more_or_fewer or is_time):
             return more_or_fewer
-        self._listed[series.uid] = now
+        self._listed[series.uid] = clock
         try:
             instances = search.images(series)
         except NotGiven as error:
@@ -182,6 +186,9 @@ class Watch:
         rest = self._options.every * 2**count if for_ever or count < _MOST_ATTEMPTS else math.inf
         self._failures[series.uid] = count, time.monotonic() + rest
 
+    def _note(self, look: Look) -> None:
+        self._work.records.write_look(look)
+
     def _forget_images(self, series: Series) -> None:
         if not self._options.keep_images:
             self._work.remove_images(series)
@@ -190,9 +197,9 @@ class Watch:
         """Print a line on a series. It names no patient."""
         seconds = round(time.monotonic() - begin, 1)
         if self._options.json:
-            facts = {"time": _now(), **asdict(record), "seconds": seconds}
-            del facts["instances"]
-            print(json.dumps(facts), flush=True)
+            facts = asdict(record)
+            del facts["instances"], facts["time"]
+            print(json.dumps({"time": now(), **facts, "seconds": seconds}), flush=True)
             return
         what = on_one_line(f"{series.modality} {series.description[:40]}".strip())
         text = f"{record.structures} structures in {seconds:g} s, {'kept' if self._work.target is None else 'sent'}"
@@ -201,11 +208,7 @@ class Watch:
             ends = self._options.once or count == 0 or due == math.inf
             again = "" if ends else f" It is tried again in {due - time.monotonic():.0f} s."
             text = f"{'left out' if record.state == LEFT_OUT else 'failed'}. {on_one_line(record.reason)}{again}"
-        print(f"{_now()} {series.uid} ({what}, {record.images} images): {text}", flush=True)
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S")
+        print(f"{now()} {series.uid} ({what}, {record.images} images): {text}", flush=True)
 
 
 def _tell(text: str) -> None:

@@ -37,7 +37,7 @@ class SeriesWork:
     """
 
     def __init__(self, folder: Path, job: Job, target: Archive | None, patience: float) -> None:
-        self.records, self.target = Records(folder / "records"), target
+        self.records, self.target = Records(folder), target
         self.made: SeriesRecord | None = None
         self._folder, self._job, self._patience = folder, job, patience
 
