@@ -1040,6 +1040,7 @@ SENTENCES = (
     _("{text}; this grows with the number of classes"),
     _("{uploads} images of this token are here already. Remove some, or wait until jobs have ended."),
     _("{url} answers with more than {largest} MiB, as no DICOM archive does (status {status_code}). Give the root of its DICOMweb service{more}."),
+    _("{url} is too slow: less than {least_bytes} KiB came in {seconds} s. Try again later, or tell its administrator."),
     _("{value} already exists. Allow overwriting (--overwrite), or choose another name."),
     _("{value} already exists; allow overwriting, or name another folder for the report."),
     _("{value} already has segments. Select another segmentation, or replace them (replace=True)."),

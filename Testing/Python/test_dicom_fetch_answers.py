@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
+import urllib3
 from archive_fixtures import no_credentials, series, shelf  # noqa: F401  (fixtures)
-from ClassScaleSegLib.archive import fetching
+from ClassScaleSegLib.archive import answers, fetching
 from fetching_fixtures import STUDY, answering, fetch, fetched, files, given, of_series, uid  # noqa: F401  (fixtures)
-from reading_server import MULTIPART, multipart
+from reading_server import JSON, MULTIPART, multipart
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("SimpleITK")
@@ -29,6 +31,30 @@ def test_after_a_cut_answer_the_rest_comes_one_by_one(shelf, given, uid, tmp_pat
     assert len(shelf.asked(files=True)) == 3  # of four images, two came whole
     said = capsys.readouterr().err
     assert ("the connection was lost" if lengths else "The end of the archive's answer is missing.") in said
+
+
+@pytest.mark.skipif(not hasattr(urllib3.HTTPResponse, "shutdown"), reason="needs urllib3 2.3")
+@pytest.mark.parametrize("lengths", [False, True])
+@pytest.mark.parametrize("which", [of_series, lambda path: path.endswith("/instances")])
+def test_an_archive_that_gives_byte_by_byte_is_given_up(
+    shelf, given, uid, tmp_path, capsys, monkeypatch, lengths, which
+):
+    monkeypatch.setattr(answers, "SECONDS", 0.5)
+    ended = threading.Event()
+
+    def byte_by_byte():
+        while not ended.wait(0.05):
+            yield b"\r"
+
+    kind = MULTIPART if which is of_series else JSON
+    answering(shelf, which, (200, kind | ({"Content-Length": "1000000"} if lengths else {}), byte_by_byte()))
+    assert fetch(shelf, tmp_path, "--series", uid) == (0 if which is of_series else 5)
+    ended.set()
+    assert "is too slow: less than 64 KiB came in 0.5 s." in capsys.readouterr().err
+    for thread in threading.enumerate():
+        if thread.name == "received":
+            thread.join(0.3)  # it watches nothing any more, and does not wait for its next look
+            assert not thread.is_alive()
 
 
 def test_of_an_archive_that_lists_no_images_the_rest_comes_with_the_next_run(shelf, given, uid, tmp_path, capsys):

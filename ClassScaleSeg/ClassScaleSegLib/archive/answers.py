@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArchiveError, shown
@@ -10,6 +13,7 @@ from ..errors import ArchiveError, shown
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+SECONDS, LEAST_BYTES = 300.0, 64 << 10  # an archive that gives less in this time is too slow to be waited for
 LARGEST = 4 << 20  # bytes; what an archive says of a batch is below 1 MiB
 ACCEPTED = "application/dicom+json"
 XML = ("application/dicom+xml", "application/xml", "text/xml")
@@ -31,6 +35,42 @@ STATUS = {
 }
 
 
+def received(answer: Any, size: int) -> Iterator[bytes]:
+    """Yield the content of an answer piece by piece, and hang up if next to nothing comes: it could last for ever.
+
+    :param size: of the pieces, bytes.
+    :raises ArchiveError: if less than ``LEAST_BYTES`` come in ``SECONDS``.
+    :raises requests.RequestException: if the connection is lost.
+    """
+    import requests
+
+    ended, slow = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        before = answer.raw.tell()
+        while not ended.wait(SECONDS):
+            if answer.raw.tell() - before < LEAST_BYTES:
+                slow.set()
+                with suppress(OSError, ValueError, AttributeError):  # it ends just now; or a urllib3 before 2.3
+                    answer.raw.shutdown()
+                return
+            before = answer.raw.tell()
+
+    threading.Thread(target=watch, daemon=True, name="received").start()
+    try:
+        yield from answer.iter_content(size)
+    except requests.RequestException:
+        if not slow.is_set():
+            raise
+    finally:
+        ended.set()
+    if slow.is_set():
+        raise ArchiveError(
+            f"{shown(answer.url)} is too slow: less than {LEAST_BYTES >> 10} KiB came in {SECONDS:g} s. Try again "
+            "later, or tell its administrator."
+        )
+
+
 def read(answer: Any, largest: int = LARGEST) -> None:
     """Read the content of an answer, which may be compressed and become much more than was received.
 
@@ -38,7 +78,7 @@ def read(answer: Any, largest: int = LARGEST) -> None:
     :raises ArchiveError: if it is too long to be that of an archive.
     """
     content = bytearray()
-    for part in answer.iter_content(1 << 16):
+    for part in received(answer, 1 << 16):
         content += part
         if len(content) > largest:
             answer.close()

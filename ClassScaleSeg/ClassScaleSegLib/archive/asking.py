@@ -15,7 +15,7 @@ from urllib.parse import quote as percent_encoded
 from urllib.parse import urlencode
 
 from ..errors import ArchiveError, innermost, shown
-from .answers import ACCEPTED, quote, read
+from .answers import ACCEPTED, quote, read, received
 from .connection import TIMEOUT, Archive
 
 if TYPE_CHECKING:
@@ -110,12 +110,12 @@ class Asking:
         """Yield the content of an answer piece by piece.
 
         :param size: of the pieces, bytes.
-        :raises ArchiveError: if the connection is lost.
+        :raises ArchiveError: if the connection is lost, or next to nothing comes.
         """
         import requests
 
         try:
-            yield from answer.iter_content(size)
+            yield from received(answer, size)
         except requests.RequestException as error:  # an OSError, which is not one of a file
             raise self._failure(error, reached=True) from error
 

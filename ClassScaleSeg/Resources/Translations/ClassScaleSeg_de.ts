@@ -4663,6 +4663,10 @@
         <translation>{url} antwortet mit mehr als {largest} MiB, was kein DICOM-Archiv tut (Status {status_code}). Geben Sie die Wurzel seines DICOMweb-Dienstes an{more}.</translation>
     </message>
     <message>
+        <source>{url} is too slow: less than {least_bytes} KiB came in {seconds} s. Try again later, or tell its administrator.</source>
+        <translation>{url} ist zu langsam: In {seconds} s kamen weniger als {least_bytes} KiB. Versuchen Sie es später wieder, oder sagen Sie es dem Administrator.</translation>
+    </message>
+    <message>
         <source>{value} already exists. Allow overwriting (--overwrite), or choose another name.</source>
         <translation>{value} existiert bereits. Erlauben Sie das Überschreiben (--overwrite), oder wählen Sie einen anderen Namen.</translation>
     </message>
