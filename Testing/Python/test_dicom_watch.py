@@ -8,6 +8,7 @@ import argparse
 import io
 import json
 import os
+import tempfile
 import threading
 from pathlib import Path
 
@@ -515,6 +516,32 @@ def test_a_result_is_sent_also_after_many_attempts(
     assert watch(shelf, server, tmp_path) == ExitCode.CANCELLED
     assert len(child) == 1 and record(tmp_path, uid)["state"] == "done"
     assert capsys.readouterr().out.count("It is tried again in 240 s.") > 2
+
+
+def test_segmenting_goes_on_while_the_archive_of_the_results_is_away(
+    shelf, server, given, uid, child, looks, tmp_path, capsys
+):
+    shelf.add(write_series(tmp_path / "more", planes(4), "1.2.5", SeriesNumber=9))
+    away = ["--to", "http://127.0.0.1:9/dicom-web"]
+    looks += [nothing] * 2
+    assert watch(shelf, server, tmp_path / "out", *away) == ExitCode.CANCELLED
+    assert (
+        len(child) == 2 and capsys.readouterr().out.count("failed. http://127.0.0.1:9/dicom-web cannot be reached") == 2
+    )
+    assert {record(tmp_path / "out", each)["state"] for each in (uid, "1.2.5")} == {"segmented"}
+    assert watch(shelf, server, tmp_path / "out", "--once") == ExitCode.OK
+    assert len(server.instances) == len(child) == 2
+
+
+def test_a_fault_that_nobody_foresaw_fails_one_series_alone(
+    shelf, server, given, uid, child, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    shelf.add(write_series(tmp_path / "more", planes(4), "1.2.5", SeriesNumber=9))
+    monkeypatch.setattr(Child, "seen", staticmethod(lambda: 1 / 0 if child[-1].name == uid else None))
+    assert watch(shelf, server, tmp_path / "out", "--once") == ExitCode.SOME_FAILED
+    assert record(tmp_path / "out", uid)["state"] == "failed" and record(tmp_path / "out", "1.2.5")["state"] == "done"
+    assert "failed unexpectedly (ZeroDivisionError: division by zero). The details are in" in capsys.readouterr().out
 
 
 def test_what_is_said_of_a_search_is_said_once(shelf, server, given, uid, child, looks, tmp_path, capsys):

@@ -44,7 +44,9 @@ def status_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     found, faults = records.read_all()
     runs = is_locked(folder / LOCK)
     states = Counter(record.state for record in found)
-    some_failed = bool(faults or states[FAILED] or states[SEGMENTED] or (look is not None and look.fault))
+    failed = sorted((record for record in found if record.is_open), key=lambda record: record.time, reverse=True)
+    # a result without a reason is being sent
+    some_failed = faults or (look is not None and look.fault) or any(record.reason for record in failed)
     code = ExitCode.SOME_FAILED if some_failed else ExitCode.OK
     if options.json:
         facts = {"runs": runs, "look": look and asdict(look), "faults": faults}
@@ -60,11 +62,10 @@ def status_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     recent = sum(record.state == DONE and record.time >= since for record in found)
     counts = [f"{states[state]} {word}" for state, word in _WORDS.items()]
     print(f"{counts[0]} ({recent} in the last {_DAYS} days), {', '.join(counts[1:])}")
-    failed = sorted((record for record in found if record.is_open), key=lambda record: record.time, reverse=True)
     for record in failed[:_MOST_LINES]:
         images = f"{record.images} image{'s' * (record.images != 1)}"
-        line = f"{record.time}  {_WORDS[record.state]}  {record.series} ({images}): {record.reason}"
-        print(on_one_line(line.strip()))
+        line = f"{record.time}  {_WORDS[record.state]}  {record.series} ({images})"
+        print(on_one_line(f"{line}: {record.reason}" if record.reason else line))
     if len(failed) > _MOST_LINES:
         print(f"{len(failed) - _MOST_LINES} more are listed with --json.")
     for fault in faults:

@@ -17,11 +17,13 @@ from ..archive.criteria import Criteria
 from ..archive.searching import MOST_LOOKED_THROUGH, Search, Series
 from ..errors import ArchiveError, ClassScaleError, OutputError
 from ..process.exit_codes import ExitCode
+from ..process.fault_log import FaultLog
 from ..process.terminal import on_one_line
 from .watch_record import DONE, FAILED, LEFT_OUT, Look, SeriesRecord, checksum_of, now
 from .watch_work import NoVolume, SeriesWork
 
 _MOST_ATTEMPTS = 8  # at a series, each after twice the time, until the command is started again
+_LONGEST_REST = 3600  # seconds, of a result that was not sent: only its archive is at fault, and may be back
 _SECONDS_BETWEEN_LISTS = 3600  # of the images of a series that is done: replaced ones do not change their number
 
 
@@ -29,10 +31,14 @@ class Watch:
     """Looks for series again and again, and works on those that are due, one by one.
 
     :param options: of the command.
+    :param faults: for exceptions that nobody foresaw; they fail a series, and the others go on.
     """
 
-    def __init__(self, options: argparse.Namespace, archive: Archive, criteria: Criteria, work: SeriesWork) -> None:
+    def __init__(
+        self, options: argparse.Namespace, archive: Archive, criteria: Criteria, work: SeriesWork, faults: FaultLog
+    ) -> None:
         self._options, self._archive, self._criteria, self._work = options, archive, criteria, work
+        self._faults = faults
         self._counts: dict[str, int] = {}  # images of each series at the last look
         self._listed: dict[str, float] = {}  # when the images of a series were compared with those of its result
         self._arriving = 0  # series of which more images may come
@@ -152,15 +158,17 @@ class Watch:
     def _do(self, ask: Asking, series: Series, images: int, patient: str) -> None:
         """Work on a series.
 
-        :raises NotReached: if the archive cannot be reached. The series stays due.
+        :raises NotReached: if the archive that has it cannot be reached. The series stays due.
         :raises OutputError: if what has become of it cannot be recorded.
         """
         begin, work = time.monotonic(), self._work
         try:
             done = work.run(ask, series, images, patient)
-        except NotReached:
-            raise
-        except ClassScaleError as error:
+        except Exception as fault:
+            if isinstance(fault, NotReached) and work.made is None:  # a result also waits if its archive is away
+                raise
+            known = isinstance(fault, ClassScaleError)
+            error = fault if known else self._faults.sentence(f"The series {series.uid}", fault)
             failed = work.made or SeriesRecord(series.uid, series.study, images, FAILED)
             failed = replace(failed, reason=str(error), state=LEFT_OUT if isinstance(error, NoVolume) else failed.state)
             if failed.state == LEFT_OUT:
@@ -184,6 +192,7 @@ class Watch:
         """
         count = min(self._failures.get(series.uid, (0, 0.0))[0] + 1, _MOST_ATTEMPTS)
         rest = self._options.every * 2**count if for_ever or count < _MOST_ATTEMPTS else math.inf
+        rest = min(rest, max(_LONGEST_REST, self._options.every)) if for_ever else rest
         self._failures[series.uid] = count, time.monotonic() + rest
 
     def _note(self, look: Look) -> None:
