@@ -121,19 +121,24 @@ def documented(kind: str) -> list:
 # --- commands and their arguments -------------------------------------------------------------------------------------
 
 
-UNIT = next(piece.text for piece in code(ROOT / "docs" / "how-to" / "serve.md") if piece.language == "ini")
+UNITS = {
+    page: next(piece.text for piece in code(ROOT / "docs" / "how-to" / page) if piece.language == "ini")
+    for page in ("archive.md", "serve.md")
+}
 
 
-def test_the_unit_of_systemd_starts_the_command():
-    (line,) = re.findall(r"^ExecStart=(.+)$", UNIT, re.MULTILINE)
+@pytest.mark.parametrize("page", UNITS)
+def test_the_unit_of_systemd_starts_the_command(page):
+    (line,) = re.findall(r"^ExecStart=(.+)$", UNITS[page], re.MULTILINE)
     assert program(shlex.split(line)) == "classscaleseg"
     check_arguments(lenient(main_parser()), shlex.split(line)[1:], inline=False)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
-def test_systemd_takes_the_unit(tmp_path):
+@pytest.mark.parametrize("page", UNITS)
+def test_systemd_takes_the_unit(tmp_path, page):
     file = tmp_path / "classscaleseg.service"
-    file.write_text(UNIT.replace("/opt/classscaleseg/bin/classscaleseg", "/bin/true"))
+    file.write_text(UNITS[page].replace("/opt/classscaleseg/bin/classscaleseg", "/bin/true"))
     answer = subprocess.run(["systemd-analyze", "verify", file], capture_output=True, text=True, timeout=60)
     assert (answer.returncode, answer.stderr) == (0, "")
 
