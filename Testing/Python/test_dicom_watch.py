@@ -346,6 +346,37 @@ def test_the_archive_that_is_watched_keeps_its_credentials_if_it_is_named_twice(
         dicom_watch._target(options, archive)
 
 
+def test_a_wrong_password_is_tried_less_and_less_often(shelf, given, looks, tmp_path, capsys):
+    shelf.answer = lambda *_: (401, {}, b"")
+    looks += [nothing] * 7 + [lambda: setattr(shelf, "answer", None), nothing]
+    assert watch(shelf, None, tmp_path, "--no-send", "--least-images", "99") == ExitCode.CANCELLED
+    said = [line.rpartition(" The next look is ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert said[:-2] == [f"in {seconds} s." for seconds in (120, 240, 480, 960, 1920, 3600, 3600, 3600)]
+    assert said[-2].endswith("It goes on.")
+
+
+def test_a_password_that_is_not_valid_any_more_is_not_tried_for_each_series(
+    shelf, server, given, child, looks, tmp_path
+):
+    for number in range(3):
+        shelf.add(write_series(tmp_path / f"{number}", planes(4), f"1.2.{number}", SeriesNumber=number + 5))
+    asked = []
+    shelf.answer = lambda path, *_: asked.append(path) or (401, {}, b"") if path.endswith("/instances") else None
+    looks += [nothing]
+    assert watch(shelf, server, tmp_path / "out") == ExitCode.CANCELLED
+    assert len(asked) == 1 and not list((tmp_path / "out").glob("records/*"))
+
+
+def test_images_that_do_not_come_are_asked_for_until_they_come(
+    shelf, server, given, uid, child, looks, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(watch_loop, "_MOST_ATTEMPTS", 2)
+    shelf.answer = lambda path, *_: (500, {}, b"") if path.count("/") in (4, 6) else None
+    looks += [nothing] * 20 + [lambda: setattr(shelf, "answer", None)] + [nothing] * 5
+    assert watch(shelf, server, tmp_path) == ExitCode.CANCELLED
+    assert len(child) == len(server.instances) == 1
+
+
 def test_a_series_that_is_in_two_studies_is_segmented_in_the_first_and_the_other_is_named(
     shelf, server, uid, child, tmp_path, capsys
 ):

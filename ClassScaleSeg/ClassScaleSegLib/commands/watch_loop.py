@@ -23,7 +23,7 @@ from .watch_record import DONE, FAILED, LEFT_OUT, Look, SeriesRecord, checksum_o
 from .watch_work import NoVolume, SeriesWork
 
 _MOST_ATTEMPTS = 8  # at a series, each after twice the time, until the command is started again
-_LONGEST_REST = 3600  # seconds, of a result that was not sent: only its archive is at fault, and may be back
+_LONGEST_REST = 3600  # seconds, if an archive or the disk is at fault, which may be in order again
 _SECONDS_BETWEEN_LISTS = 3600  # of the images of a series that is done: replaced ones do not change their number
 
 
@@ -51,9 +51,9 @@ class Watch:
 
     def run(self) -> ExitCode:
         """Work until it is stopped, or with ``--once`` until all series of the first look are done or have failed."""
-        once, every = self._options.once, self._options.every
+        once, every, refused = self._options.once, self._options.every, 0
         while True:
-            begin = time.monotonic()
+            begin, rest = time.monotonic(), every
             try:
                 with asking(self._archive) as ask:
                     due = self._due(ask)
@@ -63,19 +63,24 @@ class Watch:
                     with asking(self._archive) as ask:
                         self._do(ask, series, images, patient)
                 self._note(replace(begun, due=0))
-                self._fault = ""
+                if self._fault:
+                    _tell(f"{now()} It goes on.")
+                self._fault, refused = "", 0
             except (ArchiveError, OutputError) as error:  # the archive may come back, and the disk have room again
                 self._note(Look(now(), str(error)))
                 if once:
                     raise
-                if str(error) != self._fault:
+                # a wrong password again and again makes many systems lock the user out
+                refused = refused + 1 if _is_refused(error) else 0
+                rest = max(every, min(every * 2**refused, _LONGEST_REST))
+                if str(error) != self._fault or refused:
                     self._fault = str(error)
-                    _tell(f"{now()} {error} The next look is in {every:g} s.")
+                    _tell(f"{now()} {error} The next look is in {rest:g} s.")
             if once and self._arriving == 0:
                 return ExitCode.SOME_FAILED if self._undone or self._passed_over else ExitCode.OK
             if once:
                 _tell(f"{now()} A look in {every:g} s shows whether more images come: {self._arriving} series.")
-            time.sleep(max(0.0, every - (time.monotonic() - begin)))
+            time.sleep(max(0.0, rest - (time.monotonic() - begin)))
 
     def _due(self, ask: Asking) -> list[tuple[Series, int, str]]:
         """Return the series on which there is something to do, how many images each has, and the ID of its patient.
@@ -149,7 +154,7 @@ class Watch:
         try:
             instances = search.images(series)
         except NotGiven as error:
-            if error.status == 401:
+            if _is_refused(error):
                 raise
             search.notices.append(f"Whether the series {series.uid} has changed is not known. {error}")
             return False
@@ -158,14 +163,15 @@ class Watch:
     def _do(self, ask: Asking, series: Series, images: int, patient: str) -> None:
         """Work on a series.
 
-        :raises NotReached: if the archive that has it cannot be reached. The series stays due.
+        :raises ArchiveError: if the archive that has it cannot be reached, or asks who this is. The series stays due.
         :raises OutputError: if what has become of it cannot be recorded.
         """
         begin, work = time.monotonic(), self._work
         try:
             done = work.run(ask, series, images, patient)
         except Exception as fault:
-            if isinstance(fault, NotReached) and work.made is None:  # a result also waits if its archive is away
+            of_all = isinstance(fault, NotReached) or _is_refused(fault)
+            if of_all and work.made is None:  # a result also waits if its archive is away
                 raise
             known = isinstance(fault, ClassScaleError)
             error = fault if known else self._faults.sentence(f"The series {series.uid}", fault)
@@ -176,7 +182,7 @@ class Watch:
                 self._forget_images(series)
             else:
                 self._undone.add(series.uid)
-                self._wait(series, for_ever=work.made is not None or isinstance(error, OutputError))
+                self._wait(series, for_ever=work.made is not None or isinstance(error, (ArchiveError, OutputError)))
             work.records.write(failed)
             self._say(series, failed, begin)
             return
@@ -188,7 +194,7 @@ class Watch:
     def _wait(self, series: Series, for_ever: bool) -> None:
         """Let a series rest after a failure: twice as long after each, and after the last one until the next start.
 
-        :param for_ever: try it again after the last one, too.
+        :param for_ever: try it again after the last one, too, and after an hour at most.
         """
         count = min(self._failures.get(series.uid, (0, 0.0))[0] + 1, _MOST_ATTEMPTS)
         rest = self._options.every * 2**count if for_ever or count < _MOST_ATTEMPTS else math.inf
@@ -218,6 +224,11 @@ class Watch:
             again = "" if ends else f" It is tried again in {due - time.monotonic():.0f} s."
             text = f"{'left out' if record.state == LEFT_OUT else 'failed'}. {on_one_line(record.reason)}{again}"
         print(f"{now()} {series.uid} ({what}, {record.images} images): {text}", flush=True)
+
+
+def _is_refused(error: Exception) -> bool:
+    """Return whether an archive does not accept who asks."""
+    return isinstance(error, NotGiven) and error.status == 401
 
 
 def _tell(text: str) -> None:
