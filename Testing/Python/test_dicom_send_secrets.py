@@ -106,6 +106,16 @@ def test_this_machine_is_asked_without_a_proxy(server, series, monkeypatch, caps
         assert len(proxy.headers) == 1
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_another_archive_to_which_one_leads_gets_nothing(server, series, monkeypatch, capsys, status):
+    monkeypatch.setenv("CLASSSCALESEG_DICOM_TOKEN", "secret")
+    with archive_server() as other:
+        server.answer = lambda _: (status, {"Location": f"{other.address}/studies"}, b"")
+        assert run(series, "--to", server.address) == 5
+        assert f"leads to {other.address}/studies, where nothing was sent" in capsys.readouterr().err
+        assert not other.headers and len(server.headers) == 1
+
+
 def test_the_certificate_of_an_archive_on_this_machine_can_be_named(series, tmp_path, monkeypatch, capsys):
     certificate, key = make_certificate(tmp_path)
     with archive_server(certificate, key) as server:
