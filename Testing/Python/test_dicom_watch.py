@@ -490,6 +490,18 @@ def test_a_result_that_was_cut_is_made_again(shelf, server, given, uid, child, t
     assert len(child) == 3 and len(server.instances) == 3
 
 
+def test_what_a_killed_process_has_left_is_deleted_and_not_segmented(shelf, server, given, uid, child, tmp_path):
+    left = ["records/.0a.json", "results/.0a.seg.dcm", f"images/{uid}/.0a.dcm", "images/1.2.3/.0a.dcm", ".0a.json"]
+    for name in left:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"half a file")
+    there = []
+    Child.seen = lambda: there.extend(file.name for file in child[-1].iterdir())
+    assert watch(shelf, server, tmp_path, "--once", "--keep-images") == ExitCode.OK
+    assert len(there) == 4 and not any((tmp_path / name).exists() for name in left)
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.OK and len(child) == 1
+
+
 def test_a_full_disk_is_waited_for(shelf, server, given, uid, child, looks, tmp_path, capsys, monkeypatch):
     from ClassScaleSegLib.commands.watch_record import Records
 

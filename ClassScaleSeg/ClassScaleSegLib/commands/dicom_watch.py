@@ -98,6 +98,7 @@ def watch_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     _ = find_models(job).table  # a model or class that does not exist is told now, not when a series arrives
     with locked(folder / LOCK, f"{folder} is being used"):
         work = SeriesWork(folder, job, target, 60 * options.patience)
+        work.sweep()
         return Watch(options, archive, criteria, work, reporter.faults).run()
 
 

@@ -21,6 +21,8 @@ from ..process.job import Job
 from ..process.segmentation import SegmentationProcess
 from .watch_record import DONE, SEGMENTED, Records, SeriesRecord, checksum_of
 
+_UNFINISHED = (".*.json", "records/.*.json", "results/.*.dcm", "images/*/.*.dcm")
+
 
 class NoVolume(ClassScaleError):
     """The images of a series are nothing that can be segmented."""
@@ -74,6 +76,14 @@ class SeriesWork:
         self.records.write(done)
         return done
 
+    def sweep(self) -> None:
+        """Delete unfinished files that a process has left which was killed. No other may work in the folder.
+
+        :raises OutputError: if that is not possible.
+        """
+        for pattern in _UNFINISHED:
+            _remove(sorted(self._folder.glob(pattern)))
+
     def remove_images(self, series: Series) -> None:
         """Delete the images that were fetched."""
         shutil.rmtree(self._folder / "images" / series.uid, ignore_errors=True)
@@ -94,7 +104,7 @@ class SeriesWork:
                 "does not decompress them. Tell its administrator."
             )
         _remove(fetched.others)  # as of an attempt before the archive has deleted or moved images
-        instances = checksum_of(file.stem for file in fetched.folder.glob("*.dcm"))
+        instances = checksum_of(file.stem for file in fetched.folder.glob("[0-9]*.dcm"))
         with SegmentationProcess() as process:
             made = process.work_folder / "result.seg.dcm"
             process.job = replace(self._job, images=(str(fetched.folder.resolve()),), output=made)
