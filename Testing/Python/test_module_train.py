@@ -116,14 +116,23 @@ def test_what_is_chosen_is_what_the_command_gets(train, child, tmp_path):
     train.device.setCurrentIndex(train.device.findData("cpu"))
     train.missing.setCurrentIndex(train.missing.findData("background"))
     train.overlap.setCurrentIndex(train.overlap.findData("last"))
-    train.validate.checked = train.corrected.checked = True
+    train.validate.checked = train.corrected.checked = train.fill.checked = True
     train.start_button.click()
     words = [str(tmp_path / "cases"), "-m", "toy-120", "-o", str(tmp_path / "cases.zip"), "--epochs", "20"]
-    options = ["-device", "cpu", "--fold", "0", "--missing", "background", "--overlap", "last", "--corrected"]
+    options = ["-device", "cpu", "--fold", "0", "--missing", "background", "--overlap", "last", "--corrected", "--fill"]
     assert child[0].arguments == words + options
     from classscale_training.commands import _parser
 
     _parser().parse_args(["finetune", *child[0].arguments])
+    child[0].events = [Event("progress", "fill", 3, 4)]
+    train.poll()
+    assert (train.status.text, train.bar.value) == ("Segmenting the cases: 3 of 4", 4)
+    child[0].events = [Event("progress", "collect", 1, 1)]
+    train.poll()
+    assert train.bar.value == 6
+    train.cancel()
+    train.open()
+    assert train.fill.checked, "as it was chosen last"
 
 
 def test_progress_is_shown_until_the_new_model_can_be_used(panel, train, child, tmp_path, monkeypatch, told):

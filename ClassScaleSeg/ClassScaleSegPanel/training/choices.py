@@ -34,6 +34,7 @@ class Choices:
     :ivar missing: what it means that a case lacks a structure: "", "background" or "unlabelled".
     :ivar overlap: which label wins where structures overlap: "", "first" or "last".
     :ivar corrected: leave out results that nobody has corrected.
+    :ivar fill: what a case lacks and the model knows is what the model finds.
     """
 
     folder: str = ""
@@ -45,6 +46,7 @@ class Choices:
     missing: str = ""
     overlap: str = ""
     corrected: bool = False
+    fill: bool = False
 
     def arguments(self, replace: bool) -> list[str]:
         """Return the arguments of ``classscaleseg-train finetune``.
@@ -54,7 +56,7 @@ class Choices:
         words = [self.folder, "-m", self.model, "-o", self.output, "--epochs", str(self.epochs)]
         words += ["-device", self.device] * (self.device != "auto") + ["--fold", "0"] * self.validate
         words += ["--missing", self.missing] * bool(self.missing) + ["--overlap", self.overlap] * bool(self.overlap)
-        return words + ["--corrected"] * self.corrected + ["--overwrite"] * replace
+        return words + ["--corrected"] * self.corrected + ["--fill"] * self.fill + ["--overwrite"] * replace
 
     def need(self) -> str:
         """Return what is missing before a training can begin, in a sentence; empty if nothing is."""

@@ -60,7 +60,14 @@ class TrainingDialog(CasesDialog):
             qt.QComboBox(),
         )
         self.missing, self.overlap = qt.QComboBox(), qt.QComboBox()
-        self.validate, self.corrected = qt.QCheckBox(), qt.QCheckBox()
+        self.fill, self.validate, self.corrected = qt.QCheckBox(), qt.QCheckBox(), qt.QCheckBox()
+        self.fill.text = _("Let the model find what nobody has drawn")
+        self.fill.toolTip = tip(
+            _(
+                "Adds a structure to a model: draw the new one alone, and the model fills in those that it knows. What "
+                "is drawn stays."
+            )
+        )
         self.validate.text = keep_a_fifth()
         self.corrected.text = _("Leave out results that nobody has corrected")
         self.model.toolTip = tip(
@@ -74,9 +81,10 @@ class TrainingDialog(CasesDialog):
         add_row(form, _("&Device:"), self.device)
         add_row(form, _("What a case &lacks:"), self.missing)
         add_row(form, _("Structures that &overlap:"), self.overlap)
-        form.addRow(qt.QLabel(), self.validate)
-        form.addRow(qt.QLabel(), self.corrected)
-        self._fields = [*(getattr(self, name) for name in _LISTS), self.output, self.validate, self.corrected]
+        boxes = [getattr(self, name) for name in _BOXES]
+        for box in boxes:
+            form.addRow(qt.QLabel(), box)
+        self._fields = [*(getattr(self, name) for name in _LISTS), self.output, *boxes]
         self.start_button = dialog_button(_("Start"), self.start)
         self.use_button = dialog_button(_("Use the new model"), self._use)
         self._fill()
@@ -85,11 +93,11 @@ class TrainingDialog(CasesDialog):
     def choices(self) -> Choices:
         """Return what the open dialog shows."""
         data = {name: getattr(self, name).itemData(getattr(self, name).currentIndex) for name in _LISTS}
+        boxes: dict[str, Any] = {name: bool(getattr(self, name).checked) for name in _BOXES}
         return Choices(
             folder=typed_path(self.folder.text),
             output=typed_path(self.output.text),
-            validate=bool(self.validate.checked),
-            corrected=bool(self.corrected.checked),
+            **boxes,
             **{name: value if value is not None else getattr(Choices(), name) for name, value in data.items()},
         )
 
@@ -113,7 +121,7 @@ class TrainingDialog(CasesDialog):
             tell_error(str(error), title)
             return
         remember(choices)
-        self._progress, self._made, self._structures = TrainingProgress(choices.validate), "", []
+        self._progress, self._made, self._structures = TrainingProgress(choices.validate, choices.fill), "", []
         self._begun(process)
         self.poll()
 
@@ -172,7 +180,8 @@ class TrainingDialog(CasesDialog):
         fill_list(self.missing, missing_texts(), kept.missing)
         fill_list(self.overlap, overlap_texts(), kept.overlap)
         self.folder.text, self.output.text = kept.folder, kept.output
-        self.validate.checked, self.corrected.checked = kept.validate, kept.corrected
+        for name in _BOXES:
+            getattr(self, name).checked = getattr(kept, name)
 
     def _follow_folder(self) -> None:
         """Propose another output for another folder, unless the user has chosen one."""
@@ -190,6 +199,7 @@ class TrainingDialog(CasesDialog):
 
 
 _LISTS = ("model", "epochs", "device", "missing", "overlap")
+_BOXES = ("fill", "validate", "corrected")
 
 
 def _done(file: str, result: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Percentage of the time at which each step ends: nearly all of it is the training.
 _ENDS = {"start": 1, "collect": 2, "plan": 3, "preprocess": 7, "train": 98, "export": 99, "compare-models": 100}
+_FILLED = {"start": 1, "fill": 5, "collect": 6, "plan": 6, "preprocess": 10}  # if the model segments the cases first
 _TRAINED = 90  # if both models are compared then
 
 
@@ -23,11 +24,14 @@ class TrainingProgress:
     :ivar text: the step, and the remaining time if it is known.
     :ivar written: whether the new model is there: it is being compared with the other one.
     :param compares: whether it will be.
+    :param fills: whether the model segments the cases first.
     """
 
-    def __init__(self, compares: bool = False) -> None:
+    def __init__(self, compares: bool = False, fills: bool = False) -> None:
         self.percent, self.text, self.written = 0, _("Starting"), False
-        self._ends = {**_ENDS, "train": _TRAINED, "export": _TRAINED + 1} if compares else _ENDS
+        self._ends = {**(_FILLED if fills else {}), **_ENDS, **(_FILLED if fills else {})}
+        if compares:
+            self._ends |= {"train": _TRAINED, "export": _TRAINED + 1}
 
     def update(self, event: Event) -> None:
         """Take the next event into account."""
@@ -41,6 +45,7 @@ class TrainingProgress:
         self.percent = max(self.percent, min(100, int(begin + share * (end - begin))))
         self.text = {
             "start": _("Starting"),
+            "fill": _("Segmenting the cases: {done} of {total}").format(done=event.done, total=event.total),
             "collect": _("Reading the cases"),
             "plan": _("Planning"),
             "preprocess": _("Preparing the images"),

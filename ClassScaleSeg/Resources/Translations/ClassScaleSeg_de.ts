@@ -7403,6 +7403,10 @@
         <translation>&amp;Neues Modell:</translation>
     </message>
     <message>
+        <source>Adds a structure to a model: draw the new one alone, and the model fills in those that it knows. What is drawn stays.</source>
+        <translation>Fügt einem Modell eine Struktur hinzu: Zeichnen Sie nur die neue, und das Modell ergänzt die, die es kennt. Was gezeichnet ist, bleibt.</translation>
+    </message>
+    <message>
         <source>An epoch is 250 steps of one batch each. More epochs need more time.</source>
         <translation>Eine Epoche hat 250 Schritte mit je einem Batch. Mehr Epochen brauchen mehr Zeit.</translation>
     </message>
@@ -7421,6 +7425,10 @@
     <message>
         <source>Leave out results that nobody has corrected</source>
         <translation>Ergebnisse auslassen, die niemand korrigiert hat</translation>
+    </message>
+    <message>
+        <source>Let the model find what nobody has drawn</source>
+        <translation>Das Modell finden lassen, was niemand gezeichnet hat</translation>
     </message>
     <message>
         <source>Model bundles</source>
@@ -7603,6 +7611,10 @@
     <message>
         <source>Reading the cases</source>
         <translation>Die Fälle werden gelesen</translation>
+    </message>
+    <message>
+        <source>Segmenting the cases: {done} of {total}</source>
+        <translation>Segmentiert die Fälle: {done} von {total}</translation>
     </message>
     <message>
         <source>Starting</source>
