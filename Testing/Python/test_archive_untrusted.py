@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 from collections.abc import Callable, Iterator
@@ -60,7 +61,8 @@ class Answering(Asking):
         found = self.files(path)
         if isinstance(found, int):
             raise NotGiven("refused", found)
-        yield type("Answer", (), {"headers": MULTIPART, "iter_content": lambda _, size: iter(cut(found, size))})()
+        parts = {"headers": MULTIPART, "raw": io.BytesIO(), "iter_content": lambda _, size: iter(cut(found, size))}
+        yield type("Answer", (), parts)()
 
 
 def cut(content: bytes, size: int) -> list[bytes]:

@@ -42,8 +42,6 @@ def received(answer: Any, size: int) -> Iterator[bytes]:
     :raises ArchiveError: if less than ``LEAST_BYTES`` come in ``SECONDS``.
     :raises requests.RequestException: if the connection is lost.
     """
-    import requests
-
     ended, slow = threading.Event(), threading.Event()
 
     def watch() -> None:
@@ -59,7 +57,7 @@ def received(answer: Any, size: int) -> Iterator[bytes]:
     threading.Thread(target=watch, daemon=True, name="received").start()
     try:
         yield from answer.iter_content(size)
-    except requests.RequestException:
+    except OSError:  # all of requests are
         if not slow.is_set():
             raise
     finally:
