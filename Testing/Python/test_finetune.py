@@ -119,7 +119,7 @@ def test_one_command_collects_plans_preprocesses_trains_and_exports(steps, corre
     assert calls["preprocess"][1:] == ["-d", "1", "-c", "3d_fullres", "-np", "2"]
     # the model never saw mirrored images, and the labels alone do not tell left from right
     trained = ["1", "3d_fullres", "all", "-tr", "ClassScaleTrainer_5epochs_NoMirroring", "-device", "cpu"]
-    begun = ["--learning-rate", "0.001", "-pretrained_weights", "toy-120"]
+    begun = ["--optimizer", "adamw", "--learning-rate", "0.0003", "-pretrained_weights", "toy-120"]
     assert calls["train"][1:] == [*trained, "--c", "--no-validation", *begun]
     assert calls["export"][-1] == "--licence=CC0-1.0" and "--overwrite" not in calls["export"]
     said = capsys.readouterr().out

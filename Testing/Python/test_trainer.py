@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from classscale_training.data.toy.options import ToyOptions
 from classscale_training.data.toy_dataset import write_toy_dataset
 from classscale_training.nnunet import trainer as trainer_module
 from classscale_training.nnunet.case_validation import case_metrics
+from classscale_training.nnunet.optimizer_rates import ADAMW
+from classscale_training.nnunet.optimizers import learning_rate
 from classscale_training.nnunet.trainer import ClassScaleTrainer
 from classscale_training.nnunet.trainer_variants import ClassScaleTrainer_5epochs, ClassScaleTrainer_NoMirroring
 from ClassScaleSegLib import open_model, segment
@@ -262,6 +265,79 @@ def test_a_processor_that_is_fast_in_bfloat16_trains_in_it(root, monkeypatch, ca
     for _step in range(5):
         last = trainer.train_step(_batch(CLASSES - 1))["loss"]
     assert last < first
+
+
+def _with_adamw(root: Path, rate: float = 3e-4) -> ClassScaleTrainer:
+    class Chosen(ClassScaleTrainer_5epochs):
+        optimizer_name, num_iterations_per_epoch = ADAMW, 4
+
+        def initialize(self) -> None:
+            self.initial_lr, self.num_iterations_per_epoch = rate, 4
+            super().initialize()
+
+    return _trainer(root, Chosen)
+
+
+def test_with_adamw_the_rate_rises_and_falls_from_step_to_step(root):
+    trainer = _with_adamw(root, 0.001)
+    rates, losses = [], []
+    for epoch in range(5):
+        trainer.lr_scheduler.step(epoch)
+        for _step in range(4):
+            losses.append(trainer.train_step(_batch(CLASSES - 1))["loss"])
+            rates.append(trainer.optimizer.param_groups[0]["lr"])
+    assert rates == [learning_rate(step, 20, 0.001) for step in range(20)]
+    assert rates.index(max(rates)) == 1 and rates[-1] < 0.1 * max(rates) and losses[-1] < losses[0]
+    trainer.lr_scheduler.step(2)
+    assert trainer.optimizer.param_groups[0]["lr"] == rates[8]
+
+
+def test_a_checkpoint_says_with_which_optimiser_a_training_goes_on(root, capsys):
+    stock, chosen = _trainer(root, ClassScaleTrainer_5epochs), _with_adamw(root, 0.002)
+    files = {}
+    for name, trainer in (("sgd", stock), ("adamw", chosen)):
+        trainer.train_step(_batch(CLASSES - 1))
+        files[name] = Path(trainer.output_folder) / f"checkpoint_{name}.pth"
+        trainer.logger.log("train_losses", 0.5, 0)
+        trainer.save_checkpoint(str(files[name]))
+    capsys.readouterr()
+    resumed = _trainer(root, ClassScaleTrainer_5epochs)  # nothing says that it was AdamW
+    resumed.load_checkpoint(str(files["adamw"]))
+    assert "The checkpoint was trained with adamw, and this training goes on with it." in capsys.readouterr().out
+    assert isinstance(resumed.optimizer, torch.optim.AdamW)
+    assert resumed.optimizer.state_dict()["state"][0]["step"] == 1
+    resumed.lr_scheduler.step(1)
+    assert resumed.optimizer.param_groups[0]["lr"] == learning_rate(250, 1250, 0.002)
+    resumed.train_step(_batch(CLASSES - 1))
+    back = _with_adamw(root)
+    back.load_checkpoint(str(files["sgd"]))
+    assert isinstance(back.optimizer, torch.optim.SGD) and back.optimizer_name == "sgd"
+    back.lr_scheduler.step(1)
+    back.train_step(_batch(CLASSES - 1))
+    same = _with_adamw(root)
+    capsys.readouterr()
+    same.load_checkpoint(str(files["adamw"]))
+    assert "goes on with it" not in capsys.readouterr().out
+    assert same.optimizer.param_groups[0]["initial_lr"] == 0.002
+    for file in files.values():
+        file.unlink()
+
+
+def test_the_command_trains_with_adamw_and_goes_on(root, capsys):
+    command = ["train", str(DATASET), CONFIGURATION, "all", "-tr", TRAINER, "-device", "cpu", "--no-validation"]
+    write_trainer(root, 1)
+    assert main([*command, "--optimizer", "adamw"]) == 0
+    assert "Current learning rate: 0.0003" in capsys.readouterr().out  # of two steps, the first is the warm-up
+    write_trainer(root, 2, "\n")  # of another size, so that Python does not take the one it has compiled
+    assert main([*command, "--c"]) == 0
+    fold = next((root / "results").iterdir()) / f"{TRAINER}__{PLANS}__{CONFIGURATION}" / "fold_all"
+    content = torch.load(fold / "checkpoint_final.pth", weights_only=False)
+    assert content["current_epoch"] == 2 and content["optimizer_state"]["state"][0]["step"] == 4
+    assert content["optimizer_state"]["param_groups"][0]["initial_lr"] == 3e-4
+    shutil.rmtree(fold)
+    stock = ["train", str(DATASET), CONFIGURATION, "all", "-tr", "nnUNetTrainer", "-device", "cpu"]
+    assert main([*stock, "--optimizer", "adamw"]) != 0
+    assert "nnUNetTrainer has an optimiser of its own: leave --optimizer out" in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_written_after_fifty_epochs_or_five_minutes(root, monkeypatch):

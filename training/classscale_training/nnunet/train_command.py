@@ -22,6 +22,7 @@ from .environment import (
     register_trainers,
     require_folders,
 )
+from .optimizer_rates import RATES
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +42,11 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-num_gpus", type=int, default=1, metavar="N", help="number of GPUs, or of processes on the CPU (default: 1)"
     )
-    text = "learning rate of the first epoch, from which it falls to 0 (default: that of the trainer)"
+    text = "sgd, or adamw with a warm-up, which learns much in few steps (default: that of the trainer)"
+    parser.add_argument("--optimizer", choices=tuple(RATES), help=text)
+    text = (
+        "learning rate of the first epoch, from which it falls to 0 (default: that of the trainer, or of --optimizer)"
+    )
     parser.add_argument("--learning-rate", type=rate, metavar="RATE", help=text)
     parser.add_argument("--disable_checkpointing", action="store_true", help="write no checkpoints")
     parser.add_argument("--no-validation", action="store_true", help="end after the training; `validate` can follow")
@@ -67,6 +72,7 @@ def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
         c=False,
         overwrite=False,
         num_gpus=1,
+        optimizer=None,
         learning_rate=None,
         pretrained_weights=None,
         disable_checkpointing=False,

@@ -44,6 +44,7 @@ from .checkpoint_check import CASES, cases_of_fold, check_continued, check_fold,
 from .label_augmentation import in_one_pass
 from .label_index import label_index
 from .merged_training import MergedLoss, Output, of_network, with_datasets
+from .optimizers import ChosenOptimizer
 from .several_processes import TrainerOfSeveral
 from .whole_cases import CaseValidation
 
@@ -65,7 +66,7 @@ class _HeadLoss:
         return self.loss(*output, target if isinstance(target, list) else [target])
 
 
-class ClassScaleTrainer(CaseValidation, TrainerOfSeveral):
+class ClassScaleTrainer(CaseValidation, ChosenOptimizer, TrainerOfSeveral):
     """Trains a network with a :class:`.ClassScaleHead`; the arguments are those of nnU-Net's trainer.
 
     :cvar epochs: number of epochs; None for nnU-Net's 1000.

@@ -88,7 +88,7 @@ def refuse_long_names(work: Work, begin: Begin, trainer: str, options: argparse.
     names = list(segmentation_files(segmentations)) if segmentations.is_dir() else []
     if options.missing == UNLABELLED:
         names = [f"{group_prefix(0)}{name}" for name in names]  # as in merged datasets
-    results = results_name("0" * STATE_LETTERS, options.learning_rate)
+    results = results_name("0" * STATE_LETTERS, options)
     refuse_long_paths(work.root, training_files(DATASET, results, begin.trained(trainer), options.fold, names))
 
 

@@ -23,6 +23,8 @@ from ...data.collect.cases import add_folders, named_folders
 from ...data.collect.plan import MISSING, OVERLAP
 from ...files import alone, read_json, write_json
 from ...processes.json_progress import add_progress_options, reported
+from .. import optimizer_rates
+from ..optimizer_rates import ADAMW, SGD
 from ..planning_arguments import count
 from ..splits import SPLITS, read_splits
 from ..train_command import rate
@@ -41,7 +43,8 @@ from .preparing import name_of, prepare, results_name
 from .report import JsonReport, Report
 from .work import DATASET, ID, StepFailed, Work
 
-RATE = 0.001  # a tenth of that with which nnU-Net begins: the weights are good already
+# The weights are good already. With a tenth of nnU-Net's rate, SGD changes them gently; AdamW also learns.
+RATES = {ADAMW: optimizer_rates.RATES[ADAMW], SGD: optimizer_rates.RATES[SGD] / 10}
 _LAST = "checkpoint_final.pth"
 
 
@@ -65,7 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--missing", choices=MISSING, help=f"{missing} (default: stop)")
     add("--overlap", choices=OVERLAP, help="which label wins where structures overlap (default: stop)")
     add("--corrected", action="store_true", help="leave out results of segment that nobody has changed")
-    add("--learning-rate", type=rate, metavar="RATE", help=f"of the first epoch (default: {RATE:g})")
+    add("--optimizer", choices=tuple(RATES), help=f"optimiser of the training (default: {ADAMW}, with a warm-up)")
+    rates = ", ".join(f"{value:g} for {name}" for name, value in RATES.items())
+    add("--learning-rate", type=rate, metavar="RATE", help=f"of the first epoch (default: {rates})")
     add("--workers", type=count, default=2, metavar="N", help="processes that read and prepare cases (default: 2)")
     add("--trainer", metavar="NAME", help="trainer of nnU-Net, instead of the one that labels and --epochs say")
     add("--name", help="name of the model (default: that of the bundle)")
@@ -118,7 +123,7 @@ def _finetune(options: argparse.Namespace, report: Report) -> int:
             state = prepare(work, begin, options.workers)
             if options.trainer is None and (not begin.mirrored or _has_sides(work)):
                 trainer += "_NoMirroring"
-            results = work.root / "results" / results_name(state, options.learning_rate)
+            results = work.root / "results" / results_name(state, options)
             trained = _learn(work, begin, results, trainer, device, options)
             work.step("export", _exported(options, work, trained), results)
         except StepFailed as failed:
@@ -147,18 +152,25 @@ def _collected(options: argparse.Namespace) -> list[str]:
 
 def _learn(work: Work, begin: Begin, results: Path, trainer: str, device: str, options: argparse.Namespace) -> Path:
     """Train a fold, or go on with it, if that is not done; return the folder of the training."""
-    fold, learning_rate = options.fold, options.learning_rate
-    if learning_rate is None and options.trainer is None:
-        learning_rate = RATE
+    fold, (optimizer, learning_rate) = options.fold, _optimizer(options)
     results.mkdir(parents=True, exist_ok=True)
     trained = results / DATASET / begin.trained(trainer)
     if not (trained / f"fold_{fold}" / _LAST).is_file():
         learn = [str(ID), begin.configuration, fold, "-tr", trainer, "-device", device, "--c", "--no-validation"]
+        learn += [] if optimizer is None else ["--optimizer", optimizer]
         learn += [] if learning_rate is None else ["--learning-rate", f"{learning_rate:g}"]
         work.step("train", [*learn, "-pretrained_weights", begin.named], results)
         if fold != "all":
             write_json(trained / f"fold_{fold}" / SPLITS, read_splits(work.plans.with_name(SPLITS)))
     return trained
+
+
+def _optimizer(options: argparse.Namespace) -> tuple[str | None, float | None]:
+    """Return the optimiser and its learning rate; of another trainer, its own ones unless they are named."""
+    name = ADAMW if options.optimizer is None and options.trainer is None else options.optimizer
+    if options.learning_rate is not None or name is None:
+        return name, options.learning_rate
+    return name, RATES[name]
 
 
 def _exported(options: argparse.Namespace, work: Work, trained: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 from pathlib import Path
 
@@ -60,9 +61,10 @@ def _forget(work: Work) -> None:
             raise unwritable(file, error) from error
 
 
-def results_name(state: str, learning_rate: float | None) -> str:
-    """Return the name of the folder of results: another learning rate is another training."""
-    return state if learning_rate is None else f"{state}-{learning_rate:g}"
+def results_name(state: str, options: argparse.Namespace) -> str:
+    """Return the name of the folder of results: with another optimiser or learning rate, it is another training."""
+    chosen = (options.optimizer, None if options.learning_rate is None else f"{options.learning_rate:g}")
+    return "-".join([state, *filter(None, chosen)])
 
 
 def name_of(checksum: str) -> str:
