@@ -80,10 +80,25 @@ def test_values_are_free_and_names_that_are_no_names_of_a_structure_do_not_matte
     both = filled(
         OnImage((drawn,), mine.foreground, frozenset({65535}), ("mine",)),
         OnImage((under,), theirs.foreground, frozenset({1, 2, 3}), ("theirs",)),
+        (Path("a.nrrd"), Path("b.nrrd")),
     )
     assert both.notices == ("mine", "theirs") and both.drawn == {65535, 2}
     assert [(label.value, label.name) for label in both.labels] == [(65535, "cyst"), (2, "Liver")]
     assert [layer.ravel().tolist() for layer in both.layers] == [[65535, 0, 0, 0], [0, 2, 0, 0]]
+
+
+def test_crumbs_of_a_structure_that_is_drawn_under_another_name_are_left_out():
+    drawn, under = np.zeros((2, 1, 1, 30), np.uint16)
+    drawn[..., 2:20], under[..., :20], under[..., 20:29] = 1, 5, 6
+    drawn[..., 20:27] = 1  # 2 of 20 voxels are left of one, 2 of 9 of the other
+    both = filled(
+        OnImage((drawn,), LabelTable.from_names({1: "left adrenal, corrected"}).foreground, frozenset({1}), ()),
+        OnImage((under,), LabelTable.from_names({5: "left adrenal", 6: "spleen"}).foreground, frozenset({5, 6}), ()),
+        (Path("a.nrrd"), Path("b.nrrd")),
+    )
+    assert both.layers[1].ravel().tolist() == [0] * 27 + [3] * 2 + [0]
+    assert both.notices == ("a.nrrd covers nearly all of left adrenal in b.nrrd: the rest is left out.",)
+    assert both.drawn == {1, 2, 3}, "it is known that there is no other one"
 
 
 def test_a_model_fills_in_what_nobody_has_drawn(tmp_path, monkeypatch, capsys):

@@ -25,6 +25,7 @@ from ..volumes import SAME_PLACE, geometry_difference
 from .cases import Case, listed
 from .structures import Structures
 
+_CRUMBS = 0.2  # of a structure
 _MOST_OUTSIDE = 0.5  # of the labelled voxels; beyond, the segmentation is taken for that of another image
 
 
@@ -101,7 +102,9 @@ def bring_onto_image(case: Case, image: Geometry, names: LabelTable | None = Non
     :raises LabelTableError: if labels have no names, or the names do not tell structures apart.
     """
     drawn = _brought(case.segmentation, case.images[0], image, names)
-    return drawn if case.under is None else filled(drawn, _brought(case.under, case.images[0], image, names))
+    if case.under is None:
+        return drawn
+    return filled(drawn, _brought(case.under, case.images[0], image, names), (case.segmentation, case.under))
 
 
 def _brought(file: Path, of: Path, image: Geometry, names: LabelTable | None) -> OnImage:
@@ -123,13 +126,15 @@ def _brought(file: Path, of: Path, image: Geometry, names: LabelTable | None) ->
     return OnImage(inside, labels, frozenset(drawn), (*notices, *told))
 
 
-def filled(drawn: OnImage, under: OnImage) -> OnImage:
+def filled(drawn: OnImage, under: OnImage, files: tuple[Path, Path]) -> OnImage:
     """Add the structures that a segmentation lacks from another one; where they overlap, the drawn ones stay.
 
     A structure that the first one lists as empty is not lacking. The same names, or codes, are one structure, as in
-    :class:`.Structures`; what names of the other one do not tell apart is left out.
+    :class:`.Structures`; what names of the other one do not tell apart is left out. So are the crumbs of a structure
+    of which the drawn ones cover nearly all, as if somebody had drawn it under another name.
 
     :param under: on the same grid.
+    :param files: from which both were read.
     """
     structures = Structures()
     structures.close()  # what is wrong with names is said when the labels get numbers
@@ -140,15 +145,22 @@ def filled(drawn: OnImage, under: OnImage) -> OnImage:
     taken = {label.value for label in drawn.labels}
     free = (value for value in range(1, 1 << 16) if value not in taken)
     values = {label.value: value for label, value in zip(added, free, strict=False)}
+    covered = np.any([layer > 0 for layer in drawn.layers], axis=0)
+    below = [np.where(covered, np.uint16(0), layer) for layer in under.layers]
+    before, after = _counts(under.layers), _counts(below)
+    crumbs = [label for label in added if after[label.value] < _CRUMBS * before[label.value]]
+    notices = [*drawn.notices, *under.notices]
+    if crumbs:
+        names = listed([label.name for label in crumbs])
+        notices.append(f"{files[0]} covers nearly all of {names} in {files[1]}: the rest is left out.")
     lookup = np.zeros(1 << 16, np.uint16)
     lookup[list(values)] = list(values.values())
-    covered = np.any([layer > 0 for layer in drawn.layers], axis=0)
-    below = [np.where(covered, np.uint16(0), lookup[layer]) for layer in under.layers]
+    lookup[[label.value for label in crumbs]] = 0
     return OnImage(
-        (*drawn.layers, *below),
+        (*drawn.layers, *(lookup[layer] for layer in below)),
         (*kept, *(replace(label, value=values[label.value]) for label in added)),
         drawn.drawn | {values[value] for value in under.drawn if value in values},
-        (*drawn.notices, *under.notices),
+        tuple(notices),
     )
 
 
