@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from classscale_training import commands
-from classscale_training.data.collect.on_image import OnImage, filled
+from classscale_training.data.collect.filling import filled
+from classscale_training.data.collect.on_image import OnImage
 from ClassScaleSegLib import Geometry, ImageError, LabelTable, Segmentation
 from ClassScaleSegLib.images.paired_reading import read_segmentation
 from ClassScaleSegLib.process.exit_codes import ExitCode
@@ -99,6 +101,36 @@ def test_crumbs_of_a_structure_that_is_drawn_under_another_name_are_left_out():
     assert both.layers[1].ravel().tolist() == [0] * 27 + [3] * 2 + [0]
     assert both.notices == ("a.nrrd covers nearly all of left adrenal in b.nrrd: the rest is left out.",)
     assert both.drawn == {1, 2, 3}, "it is known that there is no other one"
+
+
+def test_what_is_drawn_but_gets_no_label_leaves_no_hole_in_what_was_found(training, tmp_path):
+    training.case("a", {1: "scratch", 4: "lesion"}, boxes(1, 4))
+    under = found(training, "a", {3: "liver"}, np.full_like(boxes(1), 3)).parent
+    LabelTable.from_names({1: "lesion", 2: "liver"}).to_csv(tmp_path / "wanted.csv")
+    assert training.collect("--under", under, "--labels", tmp_path / "wanted.csv") == 0
+    assert np.array_equal(training.label("a"), np.where(boxes(1, 4) == 4, 1, 2))
+    wrong = LabelTable.from_names({1: "lesion", 2: "Lesion"})  # is told elsewhere
+    grid = np.ones((1, 1, 1), np.uint16)
+    one = OnImage((grid,), LabelTable.from_names({1: "cyst"}).foreground, frozenset({1}), ())
+    assert filled(one, one, (Path("a"), Path("b")), wrong).layers[0].all()
+
+
+def test_what_is_taken_for_a_found_structure_by_its_codes_is_said():
+    """Slicer gives a copy of a segment the codes of the first one: it then looks like the structure itself."""
+    grid = np.zeros((1, 1, 2), np.uint16)
+    drawn, under = grid.copy(), grid.copy()
+    drawn[..., 0], under[..., 1] = 1, 1
+    (liver,) = LabelTable.from_names({1: "liver"}).foreground
+    both = filled(
+        OnImage((drawn,), (replace(liver, name="lesion"),), frozenset({1}), ()),
+        OnImage((under,), (liver,), frozenset({1}), ()),
+        (Path("a.seg.nrrd"), Path("b.seg.nrrd")),
+    )
+    assert [label.name for label in both.labels] == ["lesion"] and not both.layers[1].any()
+    assert both.notices == (
+        "a.seg.nrrd has drawn, by its codes, what was found under other names, which is not filled in: lesion for "
+        "liver. If they are different structures, give the drawn one another terminology.",
+    )
 
 
 def test_a_model_fills_in_what_nobody_has_drawn(tmp_path, monkeypatch, capsys):

@@ -22,10 +22,8 @@ from ClassScaleSegLib.labels.label import Label
 from ClassScaleSegLib.labels.table import LabelTable
 
 from ..volumes import SAME_PLACE, geometry_difference
-from .cases import Case, listed
-from .structures import Structures
+from .cases import listed
 
-_CRUMBS = 0.2  # of a structure
 _MOST_OUTSIDE = 0.5  # of the labelled voxels; beyond, the segmentation is taken for that of another image
 
 
@@ -91,33 +89,23 @@ def _grid(path: Path) -> ImageGrid:
     return ImageGrid(found)
 
 
-def bring_onto_image(case: Case, image: Geometry, names: LabelTable | None = None) -> OnImage:
-    """Read the segmentation of a case, and bring it onto the grid of its image; then fill in what it lacks.
+def bring_onto_image(file: Path, of: Path, image: Geometry, names: LabelTable | None = None) -> OnImage:
+    """Read a segmentation, and bring it onto the grid of an image.
 
     On the same lattice, whatever part of the image it covers and in whatever order its axes are, each voxel goes where
     it is. On another one, each voxel of the image gets the label of the nearest one. Contours are filled.
 
+    :param of: a file of the image, or its folder.
     :param names: of the values of a label image that has no names of its own.
     :raises ImageError: if it cannot be read, or lies outside of the image for the most part.
-    :raises LabelTableError: if labels have no names, or the names do not tell structures apart.
-    """
-    drawn = _brought(case.segmentation, case.images[0], image, names)
-    if case.under is None:
-        return drawn
-    return filled(drawn, _brought(case.under, case.images[0], image, names), (case.segmentation, case.under))
-
-
-def _brought(file: Path, of: Path, image: Geometry, names: LabelTable | None) -> OnImage:
-    """Return a segmentation on the grid of an image.
-
-    :param of: a file of the image.
+    :raises LabelTableError: if labels have no names.
     """
     read, notices = read_segmentation(file, of)
     read = _with_names(file, read, names)
-    before = _counts(read.layers)
+    before = counts_of(read.layers)
     inside, told = _place(file, of, read, image, int(before[1:].sum()))
     labels = read.table.foreground
-    after = _counts(inside)
+    after = counts_of(inside)
     vanished = [label.name for label in labels if before[label.value] and not after[label.value]]
     if vanished:
         told.append(f"{file} has no voxel on the grid of {of} of: {listed(vanished)}.")
@@ -126,45 +114,8 @@ def _brought(file: Path, of: Path, image: Geometry, names: LabelTable | None) ->
     return OnImage(inside, labels, frozenset(drawn), (*notices, *told))
 
 
-def filled(drawn: OnImage, under: OnImage, files: tuple[Path, Path]) -> OnImage:
-    """Add the structures that a segmentation lacks from another one; where they overlap, the drawn ones stay.
-
-    A structure that the first one lists as empty is not lacking. The same names, or codes, are one structure, as in
-    :class:`.Structures`; what names of the other one do not tell apart is left out. So are the crumbs of a structure
-    of which the drawn ones cover nearly all, as if somebody had drawn it under another name.
-
-    :param under: on the same grid.
-    :param files: from which both were read.
-    """
-    structures = Structures()
-    structures.close()  # what is wrong with names is said when the labels get numbers
-    mine, theirs = structures.match(drawn.labels), structures.match(under.labels)
-    known = {number for value, number in mine.items() if value in drawn.drawn}
-    kept = [label for label in drawn.labels if label.value in drawn.drawn or label.value not in mine]
-    added = [label for label in under.labels if label.value in theirs and theirs[label.value] not in known]
-    taken = {label.value for label in drawn.labels}
-    free = (value for value in range(1, 1 << 16) if value not in taken)
-    values = {label.value: value for label, value in zip(added, free, strict=False)}
-    covered = np.any([layer > 0 for layer in drawn.layers], axis=0)
-    below = [np.where(covered, np.uint16(0), layer) for layer in under.layers]
-    before, after = _counts(under.layers), _counts(below)
-    crumbs = [label for label in added if after[label.value] < _CRUMBS * before[label.value]]
-    notices = [*drawn.notices, *under.notices]
-    if crumbs:
-        names = listed([label.name for label in crumbs])
-        notices.append(f"{files[0]} covers nearly all of {names} in {files[1]}: the rest is left out.")
-    lookup = np.zeros(1 << 16, np.uint16)
-    lookup[list(values)] = list(values.values())
-    lookup[[label.value for label in crumbs]] = 0
-    return OnImage(
-        (*drawn.layers, *(lookup[layer] for layer in below)),
-        (*kept, *(replace(label, value=values[label.value]) for label in added)),
-        drawn.drawn | {values[value] for value in under.drawn if value in values},
-        tuple(notices),
-    )
-
-
-def _counts(layers: Sequence[np.ndarray]) -> np.ndarray:
+def counts_of(layers: Sequence[np.ndarray]) -> np.ndarray:
+    """Return how many voxels each value has in all layers, ``(65536,)``."""
     return np.sum([voxel_counts(layer) for layer in layers], axis=0)
 
 

@@ -14,7 +14,8 @@ from ClassScaleSegLib.labels.table import LabelTable
 
 from ..findings import Finding
 from .cases import Case
-from .on_image import bring_onto_image, overlaps, read_image_grid
+from .filling import segmentation_of
+from .on_image import overlaps, read_image_grid
 from .record import stamps_of
 
 
@@ -48,7 +49,7 @@ def survey_case(names: LabelTable | None, case: Case) -> Survey | Finding:
     try:
         stamps = stamps_of(case)
         grid = read_image_grid(case.images)
-        found = bring_onto_image(case, grid.geometry, names)
+        found = segmentation_of(case, grid.geometry, names)
     except ClassScaleError as error:
         return Finding(str(error), type(error))
     except OSError as error:  # such as a file that this user may not read

@@ -27,7 +27,8 @@ from ..parallel import ProcessKilledError, map_cases
 from ..raw_dataset import being_written
 from ..volumes import write_volume
 from .cases import listed
-from .on_image import bring_onto_image, flattened, read_image_grid
+from .filling import segmentation_of
+from .on_image import flattened, read_image_grid
 from .plan import LAST, Plan, PlannedCase, Rules
 from .record import RECORD, Record, State, read_record, stamps_of
 
@@ -205,7 +206,7 @@ def _write_case(folder: Path, names: LabelTable | None, last: bool, one: Planned
     ways = [_place_image(source, target) for source, target in zip(one.case.images, images, strict=True)]
     if not label.is_file():
         grid = read_image_grid(one.case.images).geometry
-        found = bring_onto_image(one.case, grid, names)
+        found = segmentation_of(one.case, grid, names)
         if stamps_of(one.case) != one.stamps:
             raise ImageError(f"The files of the case {one.case.name} have changed meanwhile. Run the command again.")
         flat = flattened(found.layers, one.values, last)
