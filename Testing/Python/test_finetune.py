@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -25,6 +26,7 @@ from classscale_training.nnunet.finetuning import work as finetune_work  # noqa:
 from classscale_training.nnunet.finetuning.report import JsonReport, Report  # noqa: E402
 from classscale_training.processes import subcommand  # noqa: E402
 from ClassScaleSegLib import LabelTable, Segmentation  # noqa: E402
+from ClassScaleSegLib.images.paired_reading import read_segmentation  # noqa: E402
 from ClassScaleSegLib.models.summary import summarize  # noqa: E402
 from ClassScaleSegLib.process.exit_codes import ExitCode  # noqa: E402
 from ClassScaleSegLib.process.job import parse_event  # noqa: E402
@@ -59,11 +61,13 @@ class Steps:
                 collect_cases.main(*arguments[1:])
         elif name == "fill":
             on_line("[1/1] a: 1 structures in 0.5 s -> a.seg.nrrd")
-            found = Path(arguments[arguments.index("-o") + 1], "a.seg.nrrd")
-            if not found.exists():  # what is there stays
-                found.parent.mkdir(parents=True)
-                table = LabelTable.from_names({1: "cell 7"})
-                Segmentation(collect_cases.boxes(0, 0, 1), table, collect_cases.GRID).write(found)
+            folder = Path(arguments[arguments.index("-o") + 1])
+            for image in Path(arguments[arguments.index("-i") + 1]).iterdir():
+                found = folder / f"{image.name.partition('_')[0]}.seg.nrrd"
+                if not found.exists():  # what is there stays
+                    found.parent.mkdir(parents=True, exist_ok=True)
+                    table = LabelTable.from_names({1: "cell 7"})
+                    Segmentation(collect_cases.boxes(0, 0, 1), table, collect_cases.GRID).write(found)
         elif name == "plan":
             folder = preprocessed / "Dataset001_Cases"
             folder.mkdir(parents=True, exist_ok=True)
@@ -233,6 +237,21 @@ def test_cases_that_were_left_out_compare_both_models(steps, corrected, capsys):
     }
     said = capsys.readouterr().out
     assert "[6/6] compare-models" in said and "The training has not seen these cases. All figures: " in said
+
+
+def test_what_the_model_has_filled_in_is_not_compared_with_what_it_finds(steps, corrected):
+    corrected.case("b", NAMES)
+    assert finetune(corrected, "--fold", 0, "--fill", "-device", "cpu", "--missing", "background") == 0
+    call, work = steps.calls[-1], corrected.folder.parent / "mine.training"
+    assert [call[call.index(word) + 1] for word in ("compare-models", "--cases")] == ["-i", "a"]
+    assert "--labels" not in call
+    drawn = Path(call[call.index("-s") + 1])
+    assert [file.name for file in drawn.iterdir()] == ["a.seg.nrrd"]
+    there, _notices = read_segmentation(drawn / "a.seg.nrrd", corrected.images / "a_0000.nii.gz")
+    assert there.table.names == NAMES
+    assert np.array_equal(there.labels, collect_cases.boxes(1, 2))
+    labels = collect_cases.read(work / "raw" / "Dataset001_Cases" / "labelsTr" / "a.nii.gz")
+    assert set(np.unique(labels)) == {0, 1, 2, 3}, "the model has found a third one"
 
 
 def events_in(text):

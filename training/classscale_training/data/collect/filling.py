@@ -75,6 +75,7 @@ def filled(drawn: OnImage, under: OnImage, files: tuple[Path, Path], wanted: Lab
         (*kept, *(replace(label, value=values[label.value]) for label in added)),
         drawn.drawn | {values[value] for value in under.drawn if value in values},
         (*drawn.notices, *under.notices, *_told(files, alike, [label.name for label in crumbs])),
+        frozenset(values.values()),
     )
 
 

@@ -46,12 +46,14 @@ class OnImage:
     :ivar labels: of the structures, without the background.
     :ivar drawn: values of the structures that are known: those with a voxel, and those that the file lists as empty.
     :ivar notices: sentences that the user should see.
+    :ivar filled: values of the structures that come from another segmentation.
     """
 
     layers: tuple[np.ndarray, ...]
     labels: tuple[Label, ...]
     drawn: frozenset[int]
     notices: tuple[str, ...]
+    filled: frozenset[int] = frozenset()
 
 
 def read_image_grid(images: Sequence[Path]) -> ImageGrid:

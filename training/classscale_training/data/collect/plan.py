@@ -49,12 +49,14 @@ class PlannedCase:
     :ivar target: its name in the dataset.
     :ivar values: the new value of each value in its segmentation.
     :ivar stamps: of its files, as of :func:`.stamps_of`.
+    :ivar filled: new values of the structures that come from another segmentation.
     """
 
     case: Case
     target: str
     values: Mapping[int, int]
     stamps: Mapping[str, list[Any]]
+    filled: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,13 @@ class _Planner:
         self._default_names(table)
         for other, first in self.structures.alike:
             self._tell(f"{other} is taken for {first}: they have the same codes.")
+        filled = [
+            tuple(sorted(new for value, new in found.items() if value in survey.filled))
+            for found, survey in zip(own, self.surveys, strict=True)
+        ]
         planned = [
-            PlannedCase(case, f"{prefix}{case.name}", found, survey.stamps)
-            for case, survey, prefix, found in zip(self.cases, self.surveys, prefixes, own, strict=True)
+            PlannedCase(case, f"{prefix}{case.name}", found, survey.stamps, others)
+            for case, survey, prefix, found, others in zip(self.cases, self.surveys, prefixes, own, filled, strict=True)
         ]
         return Plan(table, len(values) - earlier, tuple(planned), groups, merged), self.findings
 

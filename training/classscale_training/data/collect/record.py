@@ -16,6 +16,7 @@ from ...files import read_json
 from .cases import Case
 
 RECORD = "collected.json"
+FILLED = "filled"  # of a case: the label values that nobody has drawn there, if another segmentation has filled it in
 State = dict[str, Any]  # of a case: its name in the dataset, and all that its files follow from
 
 
@@ -33,6 +34,10 @@ class Record:
     table: LabelTable = field(default_factory=lambda: LabelTable(()))
     groups: tuple[frozenset[int], ...] = ()
     cases: Mapping[str, State] = field(default_factory=dict)
+
+    def filled(self) -> dict[str, frozenset[int]]:
+        """Return, by the names of cases in the dataset, the label values that come from another segmentation."""
+        return {state["target"]: frozenset(state[FILLED]) for state in self.cases.values() if state.get(FILLED)}
 
     def content(self) -> dict[str, Any]:
         """Return what the file holds."""

@@ -30,6 +30,7 @@ class Survey:
     :ivar modality: of a DICOM series; "" for other images.
     :ivar notices: sentences that the user should see.
     :ivar stamps: of the files that were read, as of :func:`.stamps_of`.
+    :ivar filled: values of the structures that come from another segmentation than that of the case.
     """
 
     labels: tuple[Label, ...]
@@ -39,6 +40,7 @@ class Survey:
     modality: str = ""
     notices: tuple[str, ...] = ()
     stamps: Mapping[str, list[Any]] = field(default_factory=dict)
+    filled: frozenset[int] = frozenset()
 
 
 def survey_case(names: LabelTable | None, case: Case) -> Survey | Finding:
@@ -60,4 +62,5 @@ def survey_case(names: LabelTable | None, case: Case) -> Survey | Finding:
             f"The case {case.name} does not fit into memory. Crop it, or use fewer processes.", ClassScaleError
         )
     occurs = frozenset(np.flatnonzero(layer_counts(found.layers).sum(0)).tolist()) - {0}
-    return Survey(found.labels, found.drawn, occurs, overlaps(found.layers), grid.modality, found.notices, stamps)
+    common = overlaps(found.layers)
+    return Survey(found.labels, found.drawn, occurs, common, grid.modality, found.notices, stamps, found.filled)

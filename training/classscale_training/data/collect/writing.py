@@ -30,7 +30,7 @@ from .cases import listed
 from .filling import segmentation_of
 from .on_image import flattened, read_image_grid
 from .plan import LAST, Plan, PlannedCase, Rules
-from .record import RECORD, Record, State, read_record, stamps_of
+from .record import FILLED, RECORD, Record, State, read_record, stamps_of
 
 _DONE, _TABLE, _ENDING = "dataset.json", "labels.csv", ".nii.gz"
 
@@ -118,7 +118,8 @@ def _dataset_json(plan: Plan, channels: tuple[str, ...]) -> dict[str, Any]:
 def _state(one: PlannedCase, last: bool) -> State:
     """Return all that the files of a case in the dataset follow from, as JSON holds it."""
     values = {str(old): new for old, new in sorted(one.values.items())}
-    return {"target": one.target, **one.stamps, "values": values, "last": last}
+    filled = {FILLED: list(one.filled)} if one.filled else {}
+    return {"target": one.target, **one.stamps, "values": values, **filled, "last": last}
 
 
 def _files(state: State) -> list[str]:
