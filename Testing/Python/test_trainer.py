@@ -16,6 +16,7 @@ import torch
 from classscale_training.commands import main
 from classscale_training.data.toy.options import ToyOptions
 from classscale_training.data.toy_dataset import write_toy_dataset
+from classscale_training.nnunet import fold
 from classscale_training.nnunet import trainer as trainer_module
 from classscale_training.nnunet.case_validation import case_metrics
 from classscale_training.nnunet.optimizer_rates import ADAMW
@@ -303,7 +304,7 @@ def test_a_checkpoint_says_with_which_optimiser_a_training_goes_on(root, capsys)
     capsys.readouterr()
     resumed = _trainer(root, ClassScaleTrainer_5epochs)  # nothing says that it was AdamW
     resumed.load_checkpoint(str(files["adamw"]))
-    assert "The checkpoint was trained with adamw, and this training goes on with it." in capsys.readouterr().out
+    assert "The optimiser is that of the checkpoint: adamw." in capsys.readouterr().out
     assert isinstance(resumed.optimizer, torch.optim.AdamW)
     assert resumed.optimizer.state_dict()["state"][0]["step"] == 1
     resumed.lr_scheduler.step(1)
@@ -311,16 +312,38 @@ def test_a_checkpoint_says_with_which_optimiser_a_training_goes_on(root, capsys)
     resumed.train_step(_batch(CLASSES - 1))
     back = _with_adamw(root)
     back.load_checkpoint(str(files["sgd"]))
+    assert "WARNING: The checkpoint was trained with sgd, which goes on, not adamw." in capsys.readouterr().out
     assert isinstance(back.optimizer, torch.optim.SGD) and back.optimizer_name == "sgd"
-    back.lr_scheduler.step(1)
+    back.lr_scheduler.step(0)
+    assert back.optimizer.param_groups[0]["lr"] == 0.01, "not the rate that was meant for AdamW"
     back.train_step(_batch(CLASSES - 1))
     same = _with_adamw(root)
     capsys.readouterr()
     same.load_checkpoint(str(files["adamw"]))
-    assert "goes on with it" not in capsys.readouterr().out
+    assert "The checkpoint was trained" not in capsys.readouterr().out
     assert same.optimizer.param_groups[0]["initial_lr"] == 0.002
     for file in files.values():
         file.unlink()
+
+
+def test_a_trainer_that_brings_its_optimiser_keeps_it(root, capsys):
+    class Own(ClassScaleTrainer_5epochs):
+        def configure_optimizers(self):
+            optimizer = torch.optim.Adam(self.network.parameters(), 1e-3)
+            return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+
+    trainer = _trainer(root, Own)
+    with pytest.raises(ModelError, match="Own has an optimiser of its own: leave --optimizer out"):
+        fold._choose_optimizer(trainer, ADAMW, "Own")
+    trainer.train_step(_batch(CLASSES - 1))
+    trainer.logger.log("train_losses", 0.5, 0)
+    file = Path(trainer.output_folder) / "checkpoint_own.pth"
+    trainer.save_checkpoint(str(file))
+    again = _trainer(root, Own)
+    capsys.readouterr()
+    again.load_checkpoint(str(file))
+    file.unlink()
+    assert type(again.optimizer) is torch.optim.Adam and "checkpoint" not in capsys.readouterr().out
 
 
 def test_the_command_trains_with_adamw_and_goes_on(root, capsys):

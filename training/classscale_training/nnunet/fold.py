@@ -112,7 +112,7 @@ def _choose_optimizer(trainer: Any, name: str, trainer_name: str) -> None:
 
     :raises ModelError: if it has one of its own.
     """
-    if not isinstance(trainer, ChosenOptimizer) or getattr(trainer, "trains_primus", False):
+    if not isinstance(trainer, ChosenOptimizer) or not trainer.optimizer_can_be_chosen:
         raise ModelError(f"{trainer_name} has an optimiser of its own: leave --optimizer out, or name another trainer.")
     trainer.optimizer_name, trainer.initial_lr = name, RATES[name]
 

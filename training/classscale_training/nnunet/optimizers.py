@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from .optimizer_rates import ADAMW, SGD
+from .optimizer_rates import ADAMW, RATES, SGD
 
 _WEIGHT_DECAY = 1e-2  # of AdamW, as in PyTorch
 _WARM_UP = 0.1  # of all steps
@@ -59,14 +59,21 @@ class StepSchedule:
 class ChosenOptimizer(nnUNetTrainer):
     """A trainer whose optimiser can be chosen before it is initialised.
 
+    :cvar trains_primus: whether the network may be a Primus, which has an optimiser of its own.
     :ivar optimizer_name: one of :data:`.RATES`; ``None`` for the trainer's own. A checkpoint decides if a training
         goes on.
     """
 
+    trains_primus = False
     optimizer_name: str | None = None
     initial_lr: float  # nnU-Net's, as these
     optimizer: Any
     lr_scheduler: Any
+
+    @property
+    def optimizer_can_be_chosen(self) -> bool:
+        """Whether this trainer has no optimiser of its own."""
+        return type(self).configure_optimizers is ChosenOptimizer.configure_optimizers and not self.trains_primus
 
     def configure_optimizers(self, *stage: Any) -> tuple[Any, Any]:
         """Return the optimiser and its schedule.
@@ -89,13 +96,21 @@ class ChosenOptimizer(nnUNetTrainer):
         """Load a checkpoint, and go on with its optimiser."""
         if not self.was_initialized:
             self.initialize()
-        content = torch.load(filename_or_checkpoint, map_location="cpu", weights_only=False, mmap=True)
-        there = ADAMW if "betas" in content["optimizer_state"]["param_groups"][0] else SGD
-        here = ADAMW if isinstance(self.optimizer, torch.optim.AdamW) else SGD
-        if there != here:
-            self.print_to_log_file(
-                f"WARNING: The checkpoint was trained with {there}, and this training goes on with it."
-            )
-            self.optimizer_name = there
-            self.optimizer, self.lr_scheduler = self.configure_optimizers()
+        if self.optimizer_can_be_chosen:
+            self._choose_as(filename_or_checkpoint)
         super().load_checkpoint(filename_or_checkpoint)
+
+    def _choose_as(self, checkpoint: str) -> None:
+        """Take the optimiser of a checkpoint, if it is another one, with the learning rate of its first epoch."""
+        content = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
+        group = content["optimizer_state"]["param_groups"][0]
+        there = ADAMW if "betas" in group else SGD
+        here = ADAMW if isinstance(self.optimizer, torch.optim.AdamW) else SGD
+        if there == here:
+            return
+        if self.optimizer_name is None:
+            self.print_to_log_file(f"The optimiser is that of the checkpoint: {there}.")
+        else:
+            self.print_to_log_file(f"WARNING: The checkpoint was trained with {there}, which goes on, not {here}.")
+        self.optimizer_name, self.initial_lr = there, group.get(_INITIAL, RATES[there])
+        self.optimizer, self.lr_scheduler = self.configure_optimizers()

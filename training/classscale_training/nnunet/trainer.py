@@ -71,7 +71,6 @@ class ClassScaleTrainer(CaseValidation, ChosenOptimizer, TrainerOfSeveral):
 
     :cvar epochs: number of epochs; None for nnU-Net's 1000.
     :cvar mirroring: whether to mirror images in training and prediction.
-    :cvar trains_primus: whether the network may be a Primus.
     :ivar merged: the datasets, if ``classscaleseg-train merge`` made the dataset of several; otherwise None.
     :raises ModelError: if the configuration is the second stage of a cascade, or its network is not one of the list in
         :mod:`ClassScaleSegLib.models.networks`.
@@ -79,7 +78,6 @@ class ClassScaleTrainer(CaseValidation, ChosenOptimizer, TrainerOfSeveral):
 
     epochs: int | None = None
     mirroring = True
-    trains_primus = False
     save_every: int  # nnU-Net's
 
     def __init__(
