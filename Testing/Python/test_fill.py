@@ -73,6 +73,17 @@ def test_a_case_that_was_not_segmented_is_a_fault(training, tmp_path):
     assert not training.dataset.exists()
 
 
+def test_the_folder_of_what_is_drawn_is_not_that_of_what_is_found(training, capsys):
+    file = training.case("a", {1: "cyst"})
+    before = file.read_bytes()
+    with pytest.raises(ImageError, match="has the segmentations themselves"):
+        training.collect("--under", training.segmentations)
+    fill = ["fill", str(training.folder), "-m", "toy-120", "-o", str(training.segmentations), *DEVICE]
+    assert commands.main(fill) == ExitCode.OUTPUT
+    assert f"{training.segmentations} has what is drawn. Name another folder" in capsys.readouterr().err
+    assert file.read_bytes() == before
+
+
 def test_values_are_free_and_names_that_are_no_names_of_a_structure_do_not_matter():
     grid = np.zeros((1, 1, 4), np.uint16)
     drawn, under = grid.copy(), grid.copy()

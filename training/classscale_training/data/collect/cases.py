@@ -111,10 +111,12 @@ def with_under(cases: Sequence[Case], folder: Path) -> tuple[list[Case], list[Fi
 
     :param folder: of segmentations with the names of the cases, or of their images.
     :returns: the cases with them, and a fault for each that has none.
-    :raises ImageError: if there is no such folder, or it has no segmentations.
+    :raises ImageError: if there is no such folder, it has no segmentations, or those of the cases themselves.
     """
     if not folder.is_dir():
         raise ImageError(f"{folder} is no folder. Name a folder of segmentations with the names of the cases.")
+    if any(case.segmentation.parent.samefile(folder) for case in cases[:1]):
+        raise ImageError(f"{folder} has the segmentations themselves. Name a folder of others (--under).")
     there = find_segmentations(folder)
     found = [replace(case, under=there.get(case.name, there.get(f"{case.name}_0000"))) for case in cases]
     lacking = [case.name for case in found if case.under is None]

@@ -10,6 +10,7 @@ from ClassScaleSegLib.commands.cases import Case as CaseToSegment
 from ClassScaleSegLib.commands.cohort_job import CohortJob, segment_here
 from ClassScaleSegLib.commands.job_models import completed_job, find_models
 from ClassScaleSegLib.commands.reporting import TerminalReporter
+from ClassScaleSegLib.errors import OutputError
 from ClassScaleSegLib.files import refuse_unwritable_folder
 from ClassScaleSegLib.options import Options
 from ClassScaleSegLib.process.exit_codes import ExitCode
@@ -38,9 +39,11 @@ def run(options: argparse.Namespace) -> int:
     :returns: ``SOME_FAILED`` if a case cannot be segmented, as is told; the others are.
     :raises ModelError: if the model cannot be used.
     :raises ImageError: if segmentations have no images, or the folders cannot be read.
-    :raises OutputError: if the folder cannot be written.
+    :raises OutputError: if the folder cannot be written, or has the segmentations.
     """
     images, segmentations = named_folders(options)
+    if options.output.exists() and options.output.samefile(segmentations):
+        raise OutputError(f"{options.output} has what is drawn. Name another folder for what the model finds (-o).")
     refuse_unwritable_folder(options.output / _SUFFIX)
     failed = fill(images, segmentations, options.model, options.output, options.device)
     return int(ExitCode.SOME_FAILED if failed else ExitCode.OK)
