@@ -191,7 +191,10 @@ def test_a_case_that_cannot_be_segmented_is_named_and_the_others_are(tmp_path, c
     image = training.images / "a_0000.nii.gz"
     image.write_bytes(image.read_bytes()[:100])
     with_faults = ["fill", str(training.folder), "-m", "toy-120", "-o", str(tmp_path / "found"), *DEVICE]
-    assert commands.main(with_faults) == ExitCode.SOME_FAILED
+    ending = tmp_path / "ending"
+    assert commands.main(with_faults, ending) == ExitCode.IMAGE
     output, error = capsys.readouterr()
+    said = ending.read_text()  # which finetune, and so the panel, shows
+    assert said.startswith("1 of 2 cases were not segmented: a. ") and "a_0000.nii.gz is not an image" in said
     assert output.endswith("1 of 2 cases segmented, 1 failed: a\n") and "a_0000.nii.gz is not an image" in error
     assert (tmp_path / "found" / "b.seg.nrrd").is_file()

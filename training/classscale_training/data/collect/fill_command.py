@@ -10,15 +10,14 @@ from ClassScaleSegLib.commands.cases import Case as CaseToSegment
 from ClassScaleSegLib.commands.cohort_job import CohortJob, segment_here
 from ClassScaleSegLib.commands.job_models import completed_job, find_models
 from ClassScaleSegLib.commands.reporting import TerminalReporter
-from ClassScaleSegLib.errors import OutputError
+from ClassScaleSegLib.errors import ClassScaleError, OutputError
 from ClassScaleSegLib.files import refuse_unwritable_folder
 from ClassScaleSegLib.options import Options
-from ClassScaleSegLib.process.exit_codes import ExitCode
 from ClassScaleSegLib.process.fault_log import FaultLog
 from ClassScaleSegLib.process.job import Job
 
 from ..findings import report
-from .cases import Case, add_folders, named_folders, pair_cases
+from .cases import Case, add_folders, listed, named_folders, pair_cases
 
 _SUFFIX = ".seg.nrrd"
 
@@ -36,7 +35,8 @@ def run(options: argparse.Namespace) -> int:
     """Segment the cases that are drawn with a model. What it has segmented already stays.
 
     :param options: parsed from the arguments of :func:`add_arguments`.
-    :returns: ``SOME_FAILED`` if a case cannot be segmented, as is told; the others are.
+    :returns: 0.
+    :raises ClassScaleError: of the kind of the last fault, if cases cannot be segmented; the others are.
     :raises ModelError: if the model cannot be used.
     :raises ImageError: if segmentations have no images, or the folders cannot be read.
     :raises OutputError: if the folder cannot be written, or has the segmentations.
@@ -45,27 +45,42 @@ def run(options: argparse.Namespace) -> int:
     if options.output.exists() and options.output.samefile(segmentations):
         raise OutputError(f"{options.output} has what is drawn. Name another folder for what the model finds (-o).")
     refuse_unwritable_folder(options.output / _SUFFIX)
-    failed = fill(images, segmentations, options.model, options.output, options.device)
-    return int(ExitCode.SOME_FAILED if failed else ExitCode.OK)
+    fill(images, segmentations, options.model, options.output, options.device)
+    return 0
 
 
-def fill(images: Path, segmentations: Path, model: str, folder: Path, device: str = "auto") -> list[str]:
+def fill(images: Path, segmentations: Path, model: str, folder: Path, device: str = "auto") -> None:
     """Do what :func:`run` does.
 
     :param folder: for the results, which list what the model has not found as empty segments.
     :param device: as of :class:`~ClassScaleSegLib.options.Options`.
-    :returns: the names of the cases that cannot be segmented; the others are.
+    :raises ClassScaleError: as :func:`run`.
     """
     job = completed_job(Job((), model, folder, options=Options(device=device, keep_empty=True)))
     models = find_models(job)
     cases, findings = pair_cases(images, segmentations, models.channels)
     report(str(folder), findings)
-    reporter = TerminalReporter(FaultLog("classscaleseg-train", ["fill"]))
+    reporter = _Reporter(FaultLog("classscaleseg-train", ["fill"]))
     try:
         failed = segment_here(CohortJob(job, (_SUFFIX,)), _to_segment(cases, folder), models, reporter)
     finally:
         reporter.close()
-    return failed
+    if failed and reporter.last is not None:
+        kind = type(reporter.last)
+        raise kind(f"{len(failed)} of {len(cases)} cases were not segmented: {listed(failed)}. {reporter.last}")
+
+
+class _Reporter(TerminalReporter):
+    """Also keeps the last fault, for programs, to which the sentence with which a command ends is shown.
+
+    :ivar last: the fault; ``None``: there was none.
+    """
+
+    last: ClassScaleError | None = None
+
+    def error(self, error: ClassScaleError) -> None:
+        super().error(error)
+        self.last = error
 
 
 def _to_segment(cases: Sequence[Case], folder: Path) -> list[CaseToSegment]:
