@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import vtk
 from ClassScaleSegLib import Geometry, LabelTable, Segmentation
+from ClassScaleSegLib.scene.confidence import confidence_of
 from ClassScaleSegLib.scene.confidence_colors import LEAST, MOST, RAMP, confidence_color, shows_confidence
 from ClassScaleSegLib.scene.correction import correction_in
 from ClassScaleSegLib.scene.segmentation_node import fill_segmentation_node
@@ -183,3 +185,23 @@ def test_what_a_script_or_a_restored_view_changes_is_shown(panel, found):
     panel.logic.colorByConfidence(found, False)
     application.processEvents()
     assert panel.ui.colorsComboBox.currentText == "Structures" and rows(panel)[LIVER] == (255, 0, 0)
+
+
+def test_a_saved_file_keeps_the_confidences_for_a_scene_that_is_saved_then(scene, panel, found, tmp_path):
+    """After Save..., Slicer does not write the file again when the scene is saved."""
+    choose(panel, "Confidence")
+    found.GetSegmentation().GetSegment(LIVER).SetTag("Segmentation.Status", "completed")
+    before, listed = seen(found), rows(panel)
+    assert panel.logic.saveSegmentation(found, tmp_path / "result.seg.nrrd")
+    scene.SetURL(str(tmp_path / "scene.mrml"))
+    assert scene.Commit()
+    scene.Clear()
+    scene.SetURL(str(tmp_path / "scene.mrml"))
+    assert scene.Import()
+    again = scene.GetFirstNodeByName("Result")
+    select(panel.ui.resultSelector, again)
+    assert seen(again) == before and rows(panel) == listed
+    segments = again.GetSegmentation()
+    assert {each: confidence_of(segments.GetSegment(each)) for each in OWN} == {LIVER: 0.55, SPLEEN: 0.99, KIDNEY: 0.8}
+    status = vtk.reference("")
+    assert segments.GetSegment(LIVER).GetTag("Segmentation.Status", status) and str(status) == "completed"

@@ -14,7 +14,7 @@ from ..labels.table import LabelTable
 from .dicom.rtstruct import write_dicom_rtstruct
 from .dicom.seg import KINDS, DicomSeg, write_dicom_seg
 from .geometry import ROUNDED_SHEAR, Geometry
-from .seg_nrrd import write_seg_nrrd
+from .seg_nrrd import stored_type, write_seg_nrrd
 from .suffixes import (
     ALL_SUFFIXES,
     DICOM_SUFFIX,
@@ -132,10 +132,7 @@ def write_segmentation(
         with replacing(path, overwrite) as temporary, named(path):
             write(temporary, layers, table, geometry, dicom, keep_empty)
         return
-    # One byte a voxel if all classes fit: readers need half the memory, and older tools expect it. The table decides,
-    # not the classes found, so that all results of a model have the same type.
-    largest = max((label.value for label in table), default=0)
-    dtype = np.dtype(np.uint8 if largest < 256 else np.uint16)
+    dtype = stored_type(table)
     if suffix == ".seg.nrrd":
         with replacing(path, overwrite) as temporary:
             write_seg_nrrd(temporary, layers, table, geometry, dtype, keep_empty)

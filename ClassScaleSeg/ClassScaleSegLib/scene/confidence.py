@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from slicer import vtkSegment
 
-_TAG = "ClassScaleSeg.Confidence"
+TAG = "ClassScaleSeg.Confidence"  # of a segment
 
 
 def note_confidence(segment: vtkSegment, confidence: float) -> None:
     """Note the mean confidence in the voxels of a structure, 0 to 1."""
-    segment.SetTag(_TAG, f"{confidence:.4f}")
+    segment.SetTag(TAG, f"{confidence:.4f}")
 
 
 def forget_confidence(segment: vtkSegment | None) -> None:
     """Forget it, because the structure is not as the model found it any more."""
     if segment is not None:
-        segment.RemoveTag(_TAG)
+        segment.RemoveTag(TAG)
 
 
 def confidence_of(segment: vtkSegment) -> float | None:
@@ -35,7 +35,7 @@ def confidence_of(segment: vtkSegment) -> float | None:
     import vtk
 
     text = vtk.reference("")
-    if not segment.GetTag(_TAG, text):
+    if not segment.GetTag(TAG, text):
         return None
     try:
         confidence = float(str(text))

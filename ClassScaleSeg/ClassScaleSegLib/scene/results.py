@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ImageError, OutputError, reason
+from ..files import replacing
 from ..images.comparison import Comparison, compare
 from ..images.geometry import Geometry
 from ..images.label_image import read_layers
 from ..images.measures import LabelMeasures
-from ..images.seg_nrrd import index_to_ras
+from ..images.seg_nrrd import index_to_ras, stored_type, write_seg_nrrd
 from ..images.segmentation import Segmentation, class_volumes
 from ..images.suffixes import DICOM_SUFFIX, RTSTRUCT_SUFFIX
+from ..labels.label import one_line
 from ..labels.standard_names import with_standard_names
 from ..labels.table import LabelTable
+from .confidence import TAG
 from .corrected import forget_corrected
 from .dicom import save_dicom
 from .hiding import bring_back, stand_in_no_longer
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
         vtkMRMLTableNode,
     )
 
+# what Slicer's writer keeps of a segment besides its codes: how sure the model was of it, and what the Segment Editor
+# shows as its status
+_KEPT_TAGS = (TAG, "Segmentation.Status")
 _OWNER = "ClassScaleSeg.Owner"  # role of the node to which one belongs that was noted on it
 
 
@@ -240,12 +246,30 @@ def save_segmentation(
         save_dicom(node, *result, path, tell)
         return True
     if result is not None and str(path).lower().endswith(".seg.nrrd"):
-        result[0].write(path, overwrite=True, keep_empty=True)
+        found, tags = result[0], _tags(node, result[0].table)
+        with replacing(Path(path), overwrite=True) as partial:
+            write_seg_nrrd(
+                partial, found.layers, found.table, found.geometry, stored_type(found.table), keep_empty=True, tags=tags
+            )
         _mark_saved(node, os.path.abspath(path))
         return True
     if not slicer.util.saveNode(node, str(path)):
         raise OutputError(f"{path} could not be written. The reason is in Slicer's error log (View > Error Log).")
     return False
+
+
+def _tags(node: vtkMRMLSegmentationNode, table: LabelTable) -> dict[int, dict[str, str]]:
+    """Return the tags of segments that a file keeps, by the label values of the table."""
+    import vtk
+
+    found: dict[int, dict[str, str]] = {}
+    for label in table.foreground:
+        segment = node.GetSegmentation().GetSegment(label.id)
+        for name in _KEPT_TAGS:
+            text = vtk.reference("")
+            if segment is not None and segment.GetTag(name, text):
+                found.setdefault(label.value, {})[name] = one_line(str(text)).replace("|", " ")
+    return found
 
 
 def _mark_saved(node: vtkMRMLSegmentationNode, path: str) -> None:

@@ -25,7 +25,7 @@ from ..files import replacing
 from ..images.comparison import onto_grid
 from ..images.geometry import Geometry, same_lattice
 from ..images.layers import layer_counts
-from ..images.seg_nrrd import write_seg_nrrd
+from ..images.seg_nrrd import stored_type, write_seg_nrrd
 from ..images.segmentation import Segmentation
 from .corrected import corrected_structures
 from .dicom import unedited_result_of
@@ -148,8 +148,7 @@ def write_case(case: TrainingCase, replace: bool = False) -> int:
         for volume, part in zip(case.volumes, reversed(parts), strict=True):
             write_nifti(volume, part)
         found = case.segmentation
-        dtype = np.dtype(np.uint8 if max(label.value for label in found.table) < 256 else np.uint16)
-        noted = corrected_note(case.corrected)
+        noted, dtype = corrected_note(case.corrected), stored_type(found.table)
         write_seg_nrrd(drawn, found.layers, found.table, found.geometry, dtype, True, noted)
     for file in images.glob("*"):  # of an earlier case with more channels
         if case.replaced and is_of(file, case.name) and file not in files:
