@@ -148,8 +148,8 @@ def test_progress_is_shown_until_the_table_is_there_and_can_be_saved(compare, ch
     child[0].finish()
     compare.poll()
     assert compare.status.text == (
-        "On 2 cases, the mean Dice of Toy atlas, 120 classes is 0.900, and that of Mine is 0.875. Structures that both "
-        "know: 1 better with B, 1 worse."
+        "On 2 cases, the mean Dice of A (Toy atlas, 120 classes) is 0.900, and that of B (Mine) is 0.875. Structures "
+        "that both know: 1 better with B, 1 worse."
     )
     assert shown(compare.comparison) == [
         ["spleen", "1", "0.900", "0.800", "-0.100"],
@@ -177,13 +177,13 @@ def test_progress_is_shown_until_the_table_is_there_and_can_be_saved(compare, ch
     [
         (
             {"cases": ["a"]},
-            ["On one case, the mean Dice of Toy atlas, 120 classes is 0.900, and that of Mine is 0.875."],
+            ["On one case, the mean Dice of A (Toy atlas, 120 classes) is 0.900, and that of B (Mine) is 0.875."],
         ),
         (
             {"mean_dice_of_all": [], "mean_dice": [0.9, None], "without_common_classes": [["Toy", "Mine"]]},
             [
-                "Toy atlas, 120 classes and Mine have no class in common.",
-                "Mine knows none of the structures that are drawn.",
+                "A (Toy atlas, 120 classes) and B (Mine) have no class in common.",
+                "B (Mine) knows none of the structures that are drawn.",
             ],
         ),
         ({"mean_dice_of_all": []}, ["Both models know structures that are drawn, but none of these together."]),
@@ -286,7 +286,7 @@ def test_two_models_are_compared_by_the_command_itself(panel, compare, tmp_path,
     choose(compare.device, "cpu")
     compare.start_button.click()
     wait_until(lambda: compare.process is None, 180)
-    assert compare.status.text.startswith("On one case, the mean Dice of Toy atlas, 120 classes is 0."), (
+    assert compare.status.text.startswith("On one case, the mean Dice of A (Toy atlas, 120 classes) is 0."), (
         compare.status.text,
         compare.log.plainText,
     )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _TABLE = "models.csv"  # in the work folder of the child process
 _SUFFIX = ".csv"
+_LETTERS = ("A", "B")  # of the models
 
 
 class ModelsDialog(CasesDialog):
@@ -50,7 +51,7 @@ class ModelsDialog(CasesDialog):
             "each structure side by side. Cases that a model was trained on flatter it."
         )
         layout, form = self._make_window(_("Compare models"), intro, _("Cancel")), qt.QFormLayout()
-        self._make_parts(form, ComparisonTable("A", "B"))
+        self._make_parts(form, ComparisonTable(*_LETTERS))
         self.first, self.second, self.device = qt.QComboBox(), qt.QComboBox(), qt.QComboBox()
         for box in (self.first, self.second):
             box.toolTip = tip(_("Models on this computer. Both must take the same number of images of a case."))
@@ -158,7 +159,9 @@ def _said(result: Mapping[str, Any], words: Callable[[str], str]) -> list[str]:
 
     :param words: turns a sentence of the command into one of the dialog.
     """
-    (first, second), dices, cases = result["names"], result["mean_dice_of_all"], len(result["cases"])
+    # as the columns are called: the lists of models may show others by now
+    names = [f"{letter} ({name})" for letter, name in zip(_LETTERS, result["names"], strict=True)]
+    (first, second), dices, cases = names, result["mean_dice_of_all"], len(result["cases"])
     said = []
     if dices:
         text = _("On {cases} cases, the mean Dice of {first} is {dice}, and that of {second} is {other}.")
@@ -176,7 +179,7 @@ def _said(result: Mapping[str, Any], words: Callable[[str], str]) -> list[str]:
         said.append(_("{first} and {second} have no class in common.").format(first=first, second=second))
     elif None not in result["mean_dice"]:
         said.append(_("Both models know structures that are drawn, but none of these together."))
-    for name, mean in zip(result["names"], result["mean_dice"], strict=True):
+    for name, mean in zip(names, result["mean_dice"], strict=True):
         if mean is None:
             said.append(_("{name} knows none of the structures that are drawn.").format(name=name))
     if faults := result["faults"]:
