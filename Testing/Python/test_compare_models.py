@@ -100,6 +100,13 @@ def test_models_of_other_channels_are_refused_before_anything_is_done(drawn, mod
     assert "take different numbers of images of a case: one 1, two 2." in error and output == ""
 
 
+def test_cases_with_more_images_than_the_models_take_are_refused(drawn, model, capsys):
+    drawn.image("a", "_0001.nii.gz")
+    assert run(drawn.folder, "-m", model) == ExitCode.IMAGE
+    said = capsys.readouterr().err
+    assert "If a_0000, a_0001 ... are its channels, choose a model that takes as many." in said and "--" not in said
+
+
 def test_a_single_model_is_compared_with_what_is_drawn(drawn, model, capsys):
     folders = ["-i", drawn.images, "-s", drawn.segmentations]
     assert run(*folders, "-m", model, "--cases", "b") == 0

@@ -198,3 +198,15 @@ def test_a_case_that_cannot_be_segmented_is_named_and_the_others_are(tmp_path, c
     assert said.startswith("1 of 2 cases were not segmented: a. ") and "a_0000.nii.gz is not an image" in said
     assert output.endswith("1 of 2 cases segmented, 1 failed: a\n") and "a_0000.nii.gz is not an image" in error
     assert (tmp_path / "found" / "b.seg.nrrd").is_file()
+
+
+def test_cases_with_more_images_than_the_model_takes_are_refused(tmp_path, capsys):
+    training = Training(tmp_path)
+    for case in "ab":
+        training.case(case, {1: "lesion"})
+        training.image(case, "_0001.nii.gz")
+    found = tmp_path / "found"
+    assert commands.main(["fill", str(training.folder), "-m", "toy-120", "-o", str(found), *DEVICE]) == ExitCode.IMAGE
+    said = capsys.readouterr().err
+    assert f"{training.segmentations} has 2 faults:" in said and str(found) not in said
+    assert "If a_0000, a_0001 ... are its channels, choose a model that takes as many." in said

@@ -16,7 +16,7 @@ from ClassScaleSegLib.images.tables import TABLE_SUFFIXES
 from ClassScaleSegLib.labels.table import LabelTable
 from ClassScaleSegLib.process.exit_codes import ExitCode
 
-from ..data.collect.cases import Case, add_folders, listed, named_folders, pair_cases
+from ..data.collect.cases import ANOTHER_MODEL, Case, add_folders, listed, named_folders, pair_cases
 from ..data.findings import report
 from ..files import write_json
 from ..processes.json_progress import add_progress_options, reported
@@ -95,7 +95,7 @@ def _cases(images: Path, segmentations: Path, channels: int, wanted: list[str] |
 
     :raises ClassScaleError: if one has no image, or is not there.
     """
-    cases, findings = pair_cases(images, segmentations, channels)
+    cases, findings = pair_cases(images, segmentations, channels, ANOTHER_MODEL)
     if wanted is None:
         report("The comparison", findings)
         return cases

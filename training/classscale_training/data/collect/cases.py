@@ -16,6 +16,7 @@ from ClassScaleSegLib.images.paired_cases import find_segmentations
 from ..findings import Finding
 
 IMAGES, SEGMENTATIONS = "images", "segmentations"  # the folders in a training folder
+ANOTHER_MODEL = "choose a model that takes as many"  # if the channels are those of a model
 _MOST_NAMES = 5
 
 
@@ -70,10 +71,13 @@ def folders_in(folder: Path) -> tuple[Path, Path]:
     return folder / IMAGES, folder / SEGMENTATIONS
 
 
-def pair_cases(images: Path, segmentations: Path, channels: int) -> tuple[list[Case], list[Finding]]:
+def pair_cases(
+    images: Path, segmentations: Path, channels: int, with_more: str = "name them all with --channels"
+) -> tuple[list[Case], list[Finding]]:
     """Find the images in a folder that have a segmentation in another one.
 
     :param channels: of each image.
+    :param with_more: what to do if images have more channels, as the end of a sentence.
     :returns: the cases in the order of their names; images without a segmentation as a warning, segmentations without
         an image as faults.
     :raises ImageError: if a folder has no images or no segmentations, or files do not match the channels.
@@ -100,7 +104,7 @@ def pair_cases(images: Path, segmentations: Path, channels: int) -> tuple[list[C
     for name in sorted(drawn.keys() - found.keys()):
         advice = f"Give the image the name {name}, or remove the segmentation."
         if f"{name}_0000" in found:
-            advice = f"If {name}_0000, {name}_0001 ... are its channels, name them all with --channels."
+            advice = f"If {name}_0000, {name}_0001 ... are its channels, {with_more}."
         findings.append(Finding(f"{drawn[name]} has no image in {images}. {advice}", ImageError))
     cases = [Case(name, found[name], drawn[name]) for name in sorted(found.keys() & drawn.keys())]
     return cases, findings

@@ -17,7 +17,7 @@ from ClassScaleSegLib.process.fault_log import FaultLog
 from ClassScaleSegLib.process.job import Job
 
 from ..findings import report
-from .cases import Case, add_folders, listed, named_folders, pair_cases
+from .cases import ANOTHER_MODEL, Case, add_folders, listed, named_folders, pair_cases
 
 _SUFFIX = ".seg.nrrd"
 
@@ -58,8 +58,8 @@ def fill(images: Path, segmentations: Path, model: str, folder: Path, device: st
     """
     job = completed_job(Job((), model, folder, options=Options(device=device, keep_empty=True)))
     models = find_models(job)
-    cases, findings = pair_cases(images, segmentations, models.channels)
-    report(str(folder), findings)
+    cases, findings = pair_cases(images, segmentations, models.channels, ANOTHER_MODEL)
+    report(str(segmentations), findings)
     reporter = _Reporter(FaultLog("classscaleseg-train", ["fill"]))
     try:
         failed = segment_here(CohortJob(job, (_SUFFIX,)), _to_segment(cases, folder), models, reporter)
