@@ -337,6 +337,7 @@ def test_a_long_fault_is_a_short_box_with_details_and_tells_of_the_dialog(train,
 
 def test_what_the_command_says_of_its_options_is_said_of_the_dialog(tmp_path, monkeypatch):
     pytest.importorskip("nnunetv2")
+    from classscale_training.data.collect import cases, on_image
     from classscale_training.data.collect.cases import folders_in
     from classscale_training.nnunet import plans_of_model
     from classscale_training.nnunet.finetuning import path_lengths
@@ -350,8 +351,15 @@ def test_what_the_command_says_of_its_options_is_said_of_the_dialog(tmp_path, mo
         prepare_splits(tmp_path, ["a"])
     told = panel_words(str(found.value))
     assert told.endswith(': do not tick "Keep a fifth of the cases to see how good the new model is".')
-    assert "Plan without --like." in Path(plans_of_model.__file__).read_text()
-    assert panel_words("Plan without --like.") == "Choose another model to begin with."
+    for end in (".", ", or choose another model."):
+        assert f"Plan without --like{end}" in Path(plans_of_model.__file__).read_text()
+        assert panel_words(f"Plan without --like{end}") == "Choose another model to begin with."
+    for module, sentence, said in (
+        (cases, "name them all with --channels", "choose a model that takes as many"),
+        (on_image, "Name a label table with --labels, or put a table", "Put a table"),
+    ):
+        assert sentence.partition("or put")[0] in Path(module.__file__).read_text()
+        assert panel_words(sentence) == said
     monkeypatch.setattr(path_lengths, "LONGEST", 10)
     with pytest.raises(ClassScaleError) as found:
         path_lengths.refuse_long_paths(tmp_path, [Path("log.txt")])

@@ -41,11 +41,14 @@ def panel_words(fault: str) -> str:
     words = {
         "Name the two folders by themselves, with -i IMAGES -s SEGMENTATIONS.": _("Save for training... writes one."),
         "Plan without --like.": _("Choose another model to begin with."),
+        "Plan without --like, or choose another model.": _("Choose another model to begin with."),
         "Choose a folder with a shorter path (-o or --work), or give the cases shorter names.": _(
             "Choose a folder with a shorter path for the new model, or give the cases shorter names."
         ),
         # the rest of these sentences is English in every language
         "or choose another folder (-o or --work)": "or choose another file for the new model",
+        "name them all with --channels": "choose a model that takes as many",
+        "Name a label table with --labels, or put": "Put",
         "train the fold all": f'do not tick "{keep_a_fifth()}"',
         "run the same command again: it goes on there": "press " + _("Start") + ": it goes on there",
     }
