@@ -83,7 +83,8 @@ def child(monkeypatch, tmp_path):
 @pytest.fixture
 def settings():
     yield slicer.app.userSettings()
-    for name in (choices_module._COMPARED, "ClassScaleSeg/TrainingFolder"):
+    compared = choices_module._COMPARED
+    for name in (compared, compared + choices_module._SEEN, "ClassScaleSeg/TrainingFolder"):
         slicer.app.userSettings().remove(name)
 
 
@@ -136,6 +137,22 @@ def test_what_is_chosen_is_what_the_command_gets_and_is_there_the_next_time(pane
     assert compared_models() == chosen
     panel.ui.compareModelsButton.click()
     assert compare.choices() == chosen
+
+
+def test_a_folder_in_which_cases_were_saved_since_then_is_proposed(panel, compare, child, settings, tmp_path):
+    compare.start_button.click()
+    compare.close()
+    settings.setValue("ClassScaleSeg/TrainingFolder", str(tmp_path / "more"))
+    panel.ui.compareModelsButton.click()
+    assert compare.choices().folder == str(tmp_path / "cases"), "these are under way"
+    compare.close()
+    compare.cancel()
+    panel.ui.compareModelsButton.click()
+    assert compare.choices() == ComparedModels(str(tmp_path / "more"), "toy-120", "toy-1000")
+    compare.folder.text = str(tmp_path / "cases")
+    compare.close()
+    panel.ui.compareModelsButton.click()
+    assert compare.choices().folder == str(tmp_path / "cases"), "the user has chosen it"
 
 
 def test_progress_is_shown_until_the_table_is_there_and_can_be_saved(compare, child, tmp_path, monkeypatch, told):

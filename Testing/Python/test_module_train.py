@@ -55,7 +55,7 @@ def child(monkeypatch):
     Child.made.clear()
     yield Child.made
     slicer.app.userSettings().remove(choices_module._SETTING)
-    slicer.app.userSettings().remove(choices_module._SEEN)
+    slicer.app.userSettings().remove(choices_module._SETTING + choices_module._SEEN)
     slicer.app.userSettings().remove("ClassScaleSeg/TrainingFolder")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 import slicer
@@ -14,7 +14,7 @@ from ..widgets.folders import TRAINING_FOLDER
 
 _SETTING = "ClassScaleSeg/Training"  # of all scenes: a training goes on after a restart
 _COMPARED = "ClassScaleSeg/ComparedModels"
-_SEEN = "ClassScaleSeg/TrainingSeen"  # the folder in which cases were saved when it was remembered
+_SEEN = "Seen"  # after one of both: the folder in which cases were saved when it was remembered
 EPOCHS = (5, 10, 20, 50, 100, 250, 500, 1000)  # for which there are trainers
 _SUFFIX = ".zip"
 
@@ -122,13 +122,11 @@ def remembered() -> Choices:
 def remember(choices: Choices) -> None:
     """Keep what was chosen for the next training."""
     _keep(choices, _SETTING)
-    slicer.app.userSettings().setValue(_SEEN, _saved_in())
 
 
 def compared_models() -> ComparedModels:
-    """Return what was compared last; if nothing was, the folder in which cases are saved."""
-    kept = _read(ComparedModels, _COMPARED)
-    return kept if kept.folder else replace(kept, folder=_saved_in())
+    """Return what was compared last, or the defaults."""
+    return _read(ComparedModels, _COMPARED)
 
 
 def remember_compared(choices: ComparedModels) -> None:
@@ -149,12 +147,13 @@ def _read(kind: type[_Kind], setting: str) -> _Kind:
 
 def _keep(choices: Choices | ComparedModels, setting: str) -> None:
     slicer.app.userSettings().setValue(setting, json.dumps(asdict(choices)))
+    slicer.app.userSettings().setValue(setting + _SEEN, _saved_in())
 
 
-def new_folder(choices: Choices) -> str:
+def new_folder(choices: Choices | ComparedModels) -> str:
     """Return the folder in which cases are saved now, if it is another one than when choices were remembered."""
-    saved = _saved_in()
-    return saved if saved not in (choices.folder, str(slicer.app.userSettings().value(_SEEN) or "")) else ""
+    saved, setting = _saved_in(), _SETTING if isinstance(choices, Choices) else _COMPARED
+    return saved if saved not in (choices.folder, str(slicer.app.userSettings().value(setting + _SEEN) or "")) else ""
 
 
 def _saved_in() -> str:

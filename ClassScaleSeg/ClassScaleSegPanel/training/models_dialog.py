@@ -17,7 +17,7 @@ from ..widgets.forms import add_row, dialog_button, fill_list
 from ..widgets.saving import ask_file
 from ..widgets.texts import tell_error, time_left, tip
 from .cases_dialog import CasesDialog
-from .choices import ComparedModels, compared_models, remember_compared, typed_path
+from .choices import ComparedModels, compared_models, new_folder, remember_compared, typed_path
 from .comparison import ComparisonTable, counts_text
 from .words import device_texts
 
@@ -66,7 +66,7 @@ class ModelsDialog(CasesDialog):
         fill_list(self.first, installed, kept.first if kept.first in installed else self._shown())
         fill_list(self.second, installed, kept.second)
         fill_list(self.device, device_texts(), kept.device)
-        self.folder.text = kept.folder
+        self.folder.text = (new_folder(kept) if self.process is None else "") or kept.folder
         self._show_parts(layout, form, (self.start_button, self.cancel_button, self.save_button))
 
     def choices(self) -> ComparedModels:
