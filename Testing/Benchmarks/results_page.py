@@ -463,13 +463,14 @@ def sections() -> list[str]:
             ("eight_bits", command("eight_bits") + " --head MODEL", with_bars()),
         ),
         section(
-            "27. The learning rate of a fine-tuning",
+            "27. The optimiser of a fine-tuning",
             "toy-120 is trained further on four volumes for one epoch of 250 steps. same: volumes of its own 120 "
-            "cells; new: volumes that label 100 of these, and ten others as one new structure. The mean Dice of two "
-            "volumes that are not trained on, of the structures that the model knows before and after; how many of "
-            "them became better and worse by 0.001 or more; and the Dice of the new structure. 0.01 is nnU-Net's "
-            "rate, 0.001 that of `finetune`. One thread; one run each.",
-            ("finetune_rate", command("finetune_rate"), with_bars()),
+            "cells; scanner: the same cells blurred, with another contrast and more noise; new: volumes that label 100 "
+            "cells, and ten others as one new structure. The mean Dice of two volumes that are not trained on, of the "
+            "structures that the model knows before and after; how many of them became better and worse by 0.001 or "
+            "more; and the Dice of the new structure. adamw is that of `finetune`; sgd with 0.01 is nnU-Net's. One "
+            "thread; one run each.",
+            ("finetune_optimizer", command("finetune_optimizer"), with_bars()),
         ),
     ]
 
