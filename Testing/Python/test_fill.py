@@ -95,7 +95,9 @@ def test_values_are_free_and_names_that_are_no_names_of_a_structure_do_not_matte
         OnImage((under,), theirs.foreground, frozenset({1, 2, 3}), ("theirs",)),
         (Path("a.nrrd"), Path("b.nrrd")),
     )
-    assert both.notices == ("mine", "theirs") and both.drawn == {65535, 2}
+    *given, told = both.notices
+    assert given == ["mine", "theirs"] and both.drawn == {65535, 2}
+    assert told.startswith("a.nrrd gets nothing of left kidney, kidney left: these names in b.nrrd do not")
     assert [(label.value, label.name) for label in both.labels] == [(65535, "cyst"), (2, "Liver")]
     assert [layer.ravel().tolist() for layer in both.layers] == [[65535, 0, 0, 0], [0, 2, 0, 0]]
 

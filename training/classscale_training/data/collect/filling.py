@@ -39,7 +39,7 @@ def filled(drawn: OnImage, under: OnImage, files: tuple[Path, Path], wanted: Lab
 
     - A structure that the first one lists as empty is not lacking.
     - The same names, or codes, are one structure, as in :class:`.Structures`. What names of the other one do not tell
-      apart is left out.
+      apart is left out, and said.
     - What is drawn, but not wanted, covers nothing: it gets no label, and the background is not what was found there.
     - Of a structure that the drawn ones cover nearly all of, the crumbs are left out: somebody may have drawn it under
       another name.
@@ -65,6 +65,7 @@ def filled(drawn: OnImage, under: OnImage, files: tuple[Path, Path], wanted: Lab
     below = [np.where(covered, np.uint16(0), layer) for layer in under.layers]
     before, after = counts_of(under.layers), counts_of(below)
     crumbs = [label for label in added if after[label.value] < _CRUMBS * before[label.value]]
+    unclear = [label for label in under.labels if label.value in under.drawn and label.value not in theirs]
     lookup = np.zeros(1 << 16, np.uint16)
     lookup[list(values)] = list(values.values())
     lookup[[label.value for label in crumbs]] = 0
@@ -74,12 +75,14 @@ def filled(drawn: OnImage, under: OnImage, files: tuple[Path, Path], wanted: Lab
         (*drawn.layers, *(lookup[layer] for layer in below)),
         (*kept, *(replace(label, value=values[label.value]) for label in added)),
         drawn.drawn | {values[value] for value in under.drawn if value in values},
-        (*drawn.notices, *under.notices, *_told(files, alike, [label.name for label in crumbs])),
+        (*drawn.notices, *under.notices, *_told(files, alike, crumbs, unclear)),
         frozenset(values.values()),
     )
 
 
-def _told(files: tuple[Path, Path], alike: Sequence[str], crumbs: Sequence[str]) -> list[str]:
+def _told(
+    files: tuple[Path, Path], alike: Sequence[str], crumbs: Sequence[Label], unclear: Sequence[Label]
+) -> list[str]:
     """Return sentences on what was not filled in, though it has no name among what is drawn."""
     told = []
     if alike:
@@ -88,7 +91,14 @@ def _told(files: tuple[Path, Path], alike: Sequence[str], crumbs: Sequence[str])
             f"{listed(alike)}. If they are different structures, give the drawn one another terminology."
         )
     if crumbs:
-        told.append(f"{files[0]} covers nearly all of {listed(crumbs)} in {files[1]}: the rest is left out.")
+        names = listed([label.name for label in crumbs])
+        told.append(f"{files[0]} covers nearly all of {names} in {files[1]}: the rest is left out.")
+    if unclear:
+        names = listed([label.name for label in unclear])
+        told.append(
+            f"{files[0]} gets nothing of {names}: these names in {files[1]} do not tell structures apart, or mean the "
+            "background."
+        )
     return told
 
 
