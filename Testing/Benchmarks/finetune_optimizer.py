@@ -49,7 +49,10 @@ def dataset(root: Path, part: str) -> Path:
 def other_scanner(folder: Path) -> Path:
     """Write the volumes of a dataset as another scanner might see them."""
     target = folder.with_name(f"Dataset{SHIFTED:03d}_Scanner")
-    shutil.copytree(folder, target, dirs_exist_ok=True)
+    if target.exists():
+        return target
+    unfinished = target.with_suffix(".part")
+    shutil.copytree(folder, unfinished, dirs_exist_ok=True)
     for number, file in enumerate(sorted((folder / "imagesTr").iterdir())):
         image = sitk.ReadImage(str(file), sitk.sitkFloat32)
         blurred = sitk.DiscreteGaussian(image, BLUR**2, useImageSpacing=False)
@@ -59,8 +62,8 @@ def other_scanner(folder: Path) -> Path:
         seen = np.clip((grey - low) / (high - low), 0, 1) ** GAMMA + noise
         written = sitk.GetImageFromArray(np.round(1000 * seen).astype(np.int16))
         written.CopyInformation(image)
-        sitk.WriteImage(written, str(target / "imagesTr" / file.name))
-    return target
+        sitk.WriteImage(written, str(unfinished / "imagesTr" / file.name))
+    return unfinished.rename(target)
 
 
 def compared(root: Path, folder: Path, optimizer: str, rate: float) -> dict[str, Any]:

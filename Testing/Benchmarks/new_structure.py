@@ -52,6 +52,8 @@ def volume(index: int, seed: int) -> tuple[sitk.Image, np.ndarray]:
 def write_cases(root: Path, cases: int) -> tuple[Path, Path, Path]:
     """Write the volumes with all structures, and with the new one alone; return the folders."""
     images, every, alone = folders = root / "images", root / "all", root / "alone"
+    if (alone / f"case{cases}.nii.gz").exists():
+        return folders
     names = {value: f"cell {value}" for value in range(1, CLASSES + 1) if not FIRST <= value <= LAST} | {NEW: NAME}
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
