@@ -158,6 +158,9 @@ def test_a_folder_in_which_cases_were_saved_since_then_is_proposed(panel, compar
 def test_progress_is_shown_until_the_table_is_there_and_can_be_saved(compare, child, tmp_path, monkeypatch, told):
     compare.start_button.click()
     assert compare.cancel_button.enabled and not (compare.start_button.enabled or compare.first.enabled)
+    child[0].events = [Event("progress", "start")]
+    compare.poll()
+    assert (compare.status.text, compare.bar.value, compare.bar.maximum) == ("Starting", 0, 0)
     child[0].events, child[0].log = [Event("progress", "segment", 1, 4, remaining=300)], "Mine: CT_1"
     compare.poll()
     assert (compare.status.text, compare.bar.value) == ("Segmentation 2 of 4, about 5 min left", 25)

@@ -124,6 +124,9 @@ def test_what_is_chosen_is_what_the_command_gets(train, child, tmp_path):
     from classscale_training.commands import _parser
 
     _parser().parse_args(["finetune", *child[0].arguments])
+    child[0].events = [Event("progress", "fill", 0, 1)]
+    train.poll()
+    assert train.status.text == "Segmenting the cases", "how many there are is not known yet"
     child[0].events = [Event("progress", "fill", 3, 4)]
     train.poll()
     assert (train.status.text, train.bar.value) == ("Segmenting the cases: 3 of 4", 4)

@@ -121,7 +121,7 @@ class ModelsDialog(CasesDialog):
             self._enable_buttons((self.start_button, True), (self.save_button, bool(self._table)))
 
     def _follow(self, event: Event) -> None:
-        if event.kind == "progress" and event.total:
+        if event.kind == "progress" and event.stage == "segment" and event.total:
             self._percent = max(self._percent, 100 * event.done // event.total)
             text = _("Segmentation {number} of {total}").format(number=event.done + 1, total=event.total)
             self._status = ", ".join(filter(None, (text, time_left(event.remaining))))

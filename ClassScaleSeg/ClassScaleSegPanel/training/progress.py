@@ -43,9 +43,11 @@ class TrainingProgress:
         self.written = event.stage == "compare-models"
         share = event.done / event.total if event.total else 0
         self.percent = max(self.percent, min(100, int(begin + share * (end - begin))))
+        # until the first case is done, their number is not known
+        filling = _("Segmenting the cases: {done} of {total}") if event.done else _("Segmenting the cases")
         self.text = {
             "start": _("Starting"),
-            "fill": _("Segmenting the cases: {done} of {total}").format(done=event.done, total=event.total),
+            "fill": filling.format(done=event.done, total=event.total),
             "collect": _("Reading the cases"),
             "plan": _("Planning"),
             "preprocess": _("Preparing the images"),

@@ -7613,6 +7613,10 @@
         <translation>Die Fälle werden gelesen</translation>
     </message>
     <message>
+        <source>Segmenting the cases</source>
+        <translation>Segmentiert die Fälle</translation>
+    </message>
+    <message>
         <source>Segmenting the cases: {done} of {total}</source>
         <translation>Segmentiert die Fälle: {done} von {total}</translation>
     </message>
