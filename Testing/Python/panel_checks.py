@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ClassScaleSegLib.labels.label import one_line
+from ClassScaleSegLib.scene.confidence import confidence_of
+from ClassScaleSegLib.scene.confidence_colors import has_confidence, shows_confidence
 from ClassScaleSegLib.scene.correction import correction_in
 from ClassScaleSegLib.scene.hiding import is_shown_instead, stand_ins
 from slicer_application import application, qt, slicer
@@ -166,7 +168,24 @@ class PanelChecks:
         self.demand(panel.ui.tableButton.enabled == bool(listed), "Statistics can be pressed")
         self.demand(panel.ui.correctButton.enabled == bool(listed), "Correct can be pressed")
         self.demand(correction_in(self.scene) is None, "a correction was not taken over")
+        self.check_colors()
         self.check_comparison()
+
+    def check_colors(self) -> None:
+        """The rows have the colours of the views, and without the choice these are the segments' own."""
+        ui, node = self.panel.ui, self.panel.state.node
+        display = None if node is None else node.GetDisplayNode()
+        by_confidence = display is not None and shows_confidence(node)
+        known = node is not None and has_confidence(node)
+        self.demand(ui.colorsWidget.isHidden() == (not (by_confidence or known)), "the choice of colours")
+        self.demand(ui.colorsComboBox.currentData == ("confidence" if by_confidence else "own"), "disagree: colours")
+        for key, item in self.panel.results.table._items.items() if display is not None else ():
+            segment = node.GetSegmentation().GetSegment(key)
+            seen = display.GetSegmentColor(key)
+            row = item.data(qt.Qt.DecorationRole).getRgb()[:3]
+            self.demand(row == tuple(round(255 * part) for part in seen), "another colour is shown", key, row, seen)
+            own = by_confidence and confidence_of(segment) is not None or tuple(seen) == segment.GetColor()
+            self.demand(own, "a segment has lost its own colour", key, seen)
 
     def check_comparison(self) -> None:
         panel, ui, comparing = self.panel, self.panel.ui, self.panel.comparing

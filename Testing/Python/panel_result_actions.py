@@ -65,6 +65,14 @@ class ResultActions(Acting):
         if self.open:
             self.panel.ui.show3DButton.click()
 
+    @action(by=st.sampled_from(("own", "confidence", "confidence", "script", "script no more")))
+    def color_structures(self, by: str) -> None:
+        box, node = self.panel.ui.colorsComboBox, self.panel.state.node
+        if by.startswith("script") and node is not None:
+            self.panel.logic.colorByConfidence(node, by == "script")
+        elif self.open and not self.panel.ui.colorsWidget.isHidden():
+            box.setCurrentIndex(max(0, box.findData(by)))
+
     @action(index=number)
     def click_structure(self, index: int) -> None:
         table = self.panel.results.table
