@@ -448,6 +448,7 @@ def test_sides_are_not_mirrored_though_the_model_was(steps, tmp_path, write_mode
         (["--fold", "x"], ExitCode.FAULT, "x is not a fold"),
         (["--fold", "7"], ExitCode.FAULT, "7 is not a fold"),
         (["--trainer", "Nobody"], ExitCode.MODEL, "or another one, and set nnUNet_extTrainer"),
+        (["--trainer", "nnUNetTrainer", "--optimizer", "sgd"], ExitCode.MODEL, "leave --optimizer out"),
         (["--work", __file__], ExitCode.OUTPUT, "test_finetune.py cannot be written"),
         (["-m", "nothing"], ExitCode.MODEL, "nothing"),
         (["-o", "mine.pth"], ExitCode.OUTPUT, "must end in .zip"),

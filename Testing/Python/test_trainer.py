@@ -16,11 +16,10 @@ import torch
 from classscale_training.commands import main
 from classscale_training.data.toy.options import ToyOptions
 from classscale_training.data.toy_dataset import write_toy_dataset
-from classscale_training.nnunet import fold
 from classscale_training.nnunet import trainer as trainer_module
 from classscale_training.nnunet.case_validation import case_metrics
 from classscale_training.nnunet.optimizer_rates import ADAMW
-from classscale_training.nnunet.optimizers import learning_rate
+from classscale_training.nnunet.optimizers import learning_rate, refuse_optimizer
 from classscale_training.nnunet.trainer import ClassScaleTrainer
 from classscale_training.nnunet.trainer_variants import ClassScaleTrainer_5epochs, ClassScaleTrainer_NoMirroring
 from ClassScaleSegLib import open_model, segment
@@ -334,7 +333,7 @@ def test_a_trainer_that_brings_its_optimiser_keeps_it(root, capsys):
 
     trainer = _trainer(root, Own)
     with pytest.raises(ModelError, match="Own has an optimiser of its own: leave --optimizer out"):
-        fold._choose_optimizer(trainer, ADAMW, "Own")
+        refuse_optimizer(type(trainer))
     trainer.train_step(_batch(CLASSES - 1))
     trainer.logger.log("train_losses", 0.5, 0)
     file = Path(trainer.output_folder) / "checkpoint_own.pth"

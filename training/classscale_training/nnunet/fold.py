@@ -20,7 +20,7 @@ from ..processes.group import Rank, from_first
 from .environment import find_trainer, make_torchvision_importable
 from .new_classes import begin_new_classes
 from .optimizer_rates import RATES
-from .optimizers import ChosenOptimizer
+from .optimizers import refuse_optimizer
 from .pretrained import adopt_head, is_unmirrored
 from .several_processes import TrainerOfSeveral, check_batch, check_folders, share_weights
 from .stock_faults import as_sentences
@@ -59,7 +59,8 @@ def _train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None)
             options.dataset_name_or_id, options.configuration, fold, options.tr, options.p, options.c, rank.device
         )
     if options.optimizer is not None:
-        _choose_optimizer(trainer, options.optimizer, options.tr)
+        refuse_optimizer(type(trainer))
+        trainer.optimizer_name, trainer.initial_lr = options.optimizer, RATES[options.optimizer]
     if options.learning_rate is not None:
         trainer.initial_lr = options.learning_rate
     if isinstance(trainer, TrainerOfSeveral):
@@ -105,16 +106,6 @@ def _train(trainer: Any, rank: Rank, options: argparse.Namespace, resume: bool, 
         trainer.load_checkpoint(str(folder / "checkpoint_best.pth"))
     if not options.no_validation:
         trainer.perform_actual_validation(options.npz)
-
-
-def _choose_optimizer(trainer: Any, name: str, trainer_name: str) -> None:
-    """Let a trainer use an optimiser, with its usual learning rate.
-
-    :raises ModelError: if it has one of its own.
-    """
-    if not isinstance(trainer, ChosenOptimizer) or not trainer.optimizer_can_be_chosen:
-        raise ModelError(f"{trainer_name} has an optimiser of its own: leave --optimizer out, or name another trainer.")
-    trainer.optimizer_name, trainer.initial_lr = name, RATES[name]
 
 
 def _begin_with(trainer: Any, rank: Rank, pretrained: Path) -> None:

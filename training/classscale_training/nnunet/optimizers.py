@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from ClassScaleSegLib.errors import ModelError
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from .optimizer_rates import ADAMW, RATES, SGD
@@ -70,11 +71,6 @@ class ChosenOptimizer(nnUNetTrainer):
     optimizer: Any
     lr_scheduler: Any
 
-    @property
-    def optimizer_can_be_chosen(self) -> bool:
-        """Whether this trainer has no optimiser of its own."""
-        return type(self).configure_optimizers is ChosenOptimizer.configure_optimizers and not self.trains_primus
-
     def configure_optimizers(self, *stage: Any) -> tuple[Any, Any]:
         """Return the optimiser and its schedule.
 
@@ -96,7 +92,7 @@ class ChosenOptimizer(nnUNetTrainer):
         """Load a checkpoint, and go on with its optimiser."""
         if not self.was_initialized:
             self.initialize()
-        if self.optimizer_can_be_chosen:
+        if takes_optimizer(type(self)):
             self._choose_as(filename_or_checkpoint)
         super().load_checkpoint(filename_or_checkpoint)
 
@@ -114,3 +110,20 @@ class ChosenOptimizer(nnUNetTrainer):
             self.print_to_log_file(f"WARNING: The checkpoint was trained with {there}, which goes on, not {here}.")
         self.optimizer_name, self.initial_lr = there, group.get(_INITIAL, RATES[there])
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
+
+
+def takes_optimizer(trainer: type) -> bool:
+    """Return whether the optimiser of a trainer can be chosen: it has none of its own."""
+    if not issubclass(trainer, ChosenOptimizer) or trainer.trains_primus:
+        return False
+    return trainer.configure_optimizers is ChosenOptimizer.configure_optimizers
+
+
+def refuse_optimizer(trainer: type) -> None:
+    """Refuse to choose the optimiser of a trainer that has one of its own.
+
+    :raises ModelError: if it has.
+    """
+    if not takes_optimizer(trainer):
+        name = trainer.__name__
+        raise ModelError(f"{name} has an optimiser of its own: leave --optimizer out, or name another trainer.")

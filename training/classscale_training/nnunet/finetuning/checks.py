@@ -41,7 +41,7 @@ def checked_trainer(options: argparse.Namespace) -> str:
     """Return the name of the trainer, without what depends on the labels.
 
     :raises ClassScaleError: if there is none with so many epochs, or a trainer is named too.
-    :raises ModelError: if there is no trainer of this name.
+    :raises ModelError: if there is no trainer of this name, or it does not take the optimiser.
     """
     if options.trainer is None:
         return trainer_of(EPOCHS if options.epochs is None else options.epochs)
@@ -49,7 +49,11 @@ def checked_trainer(options: argparse.Namespace) -> str:
         raise ClassScaleError("A trainer decides on the number of epochs: leave out --epochs or --trainer.")
     make_torchvision_importable()
     with redirect_stdout(None):  # nnU-Net misses its variables, which are set later
-        find_trainer(options.trainer)
+        trainer = find_trainer(options.trainer)
+    if options.optimizer is not None:
+        from ..optimizers import refuse_optimizer
+
+        refuse_optimizer(trainer)
     return options.trainer
 
 
