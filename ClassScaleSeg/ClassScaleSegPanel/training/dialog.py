@@ -65,7 +65,8 @@ class TrainingDialog(CasesDialog):
         self.fill.toolTip = tip(
             _(
                 "Adds a structure to a model: draw the new one alone, and the model fills in those that it knows. What "
-                "is drawn stays."
+                "is drawn stays. Empty the segment of what is not in the image: if you remove it, the model fills it "
+                "in again."
             )
         )
         self.validate.text = keep_a_fifth()

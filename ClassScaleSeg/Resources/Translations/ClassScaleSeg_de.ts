@@ -7403,8 +7403,8 @@
         <translation>&amp;Neues Modell:</translation>
     </message>
     <message>
-        <source>Adds a structure to a model: draw the new one alone, and the model fills in those that it knows. What is drawn stays.</source>
-        <translation>Fügt einem Modell eine Struktur hinzu: Zeichnen Sie nur die neue, und das Modell ergänzt die, die es kennt. Was gezeichnet ist, bleibt.</translation>
+        <source>Adds a structure to a model: draw the new one alone, and the model fills in those that it knows. What is drawn stays. Empty the segment of what is not in the image: if you remove it, the model fills it in again.</source>
+        <translation>Fügt einem Modell eine Struktur hinzu: Zeichnen Sie nur die neue, und das Modell ergänzt die, die es kennt. Was gezeichnet ist, bleibt. Ist eine Struktur nicht im Bild, leeren Sie ihr Segment: Wenn Sie es entfernen, ergänzt das Modell es wieder.</translation>
     </message>
     <message>
         <source>An epoch is 250 steps of one batch each. More epochs need more time.</source>
