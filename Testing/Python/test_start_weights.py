@@ -187,10 +187,11 @@ def test_what_only_the_model_knows_becomes_background(write_model):
             assert adopt_head(build(names)(), whole)[1] == fitted, names
 
 
-def test_the_background_is_fitted_to_what_it_contains_now(tmp_path):
+@pytest.mark.parametrize("rows", [[0], [0, 3]])  # the new class is in no case
+def test_the_background_is_fitted_to_what_it_contains_now(tmp_path, rows):
     """The rows of the model take the background for spleen: its own class for these voxels is gone."""
     torch.manual_seed(0)
-    network = build({"background": 0, "liver": 1, "spleen": 2})()
+    network = build({"background": 0, "liver": 1, "spleen": 2, "new": 3})()
     head = network.decoder.seg_layers
     image = np.random.default_rng(0).normal(size=(1, 24, 24, 24)).astype(np.float32)
     labels = np.zeros(image.shape, np.int16)
@@ -198,7 +199,7 @@ def test_the_background_is_fitted_to_what_it_contains_now(tmp_path):
     locations = {value: np.argwhere(labels == value) for value in (1, 2)}
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"class_locations": locations}))
     with torch.no_grad():
-        head.bias.copy_(torch.tensor([0.0, 1.0, 5.0]))
+        head.bias.copy_(torch.tensor([0.0, 1.0, 5.0, 0.0]))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     trainer = SimpleNamespace(
         bare_network=network,
@@ -216,7 +217,7 @@ def test_the_background_is_fitted_to_what_it_contains_now(tmp_path):
 
     network.eval()
     assert taken() < 0.1
-    assert begin_new_classes(trainer, [0], ["a"]) == (0, 2 * 1)
+    assert begin_new_classes(trainer, rows, ["a"]) == (0, 2 * 1)
     assert taken() > 0.9
     after = network.state_dict()
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}

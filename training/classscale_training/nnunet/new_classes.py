@@ -63,7 +63,9 @@ def begin_new_classes(trainer: Any, new: Sequence[int], cases: Sequence[str]) ->
     head: ClassScaleHead = decoder_of(network).seg_layers
     generator = np.random.default_rng(0)
     folder, searched = Path(trainer.preprocessed_dataset_folder), [row for row in new if row != _BACKGROUND]
-    places = list(_places(folder, searched or _known(len(head.bias), generator), cases, generator))
+    places = list(_places(folder, searched, cases, generator))
+    if not places and _BACKGROUND in new:
+        places = list(_places(folder, _known(len(head.bias), generator), cases, generator))
     if not places:
         return 0, 0
     classes = {row for _, row, _ in places} & set(searched)
