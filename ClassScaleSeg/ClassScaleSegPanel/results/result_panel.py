@@ -57,7 +57,7 @@ class ResultPanel(StructureSection):
         on_shown: Callable[[], None],
         on_back: Callable[[vtkMRMLSegmentationNode], None],
     ) -> None:
-        titles = [_("Structure"), _("Volume (mL)"), _("Confidence")]
+        titles = [_("Structure"), _("mL"), _("Confidence")]
         StructureSection.__init__(self, ui.resultCollapsibleButton, titles, self._go_to, self._ticked)
         self._ui, self._state, self._logic, self._on_shown, self._on_back = ui, state, logic, on_shown, on_back
         self._replaced: tuple[Any, Any] | None = None  # a segmentation, and the one in whose place it was listed
@@ -112,7 +112,8 @@ class ResultPanel(StructureSection):
         self._own_colors = {row.key: row.color for row in rows}
         self.table.tick(ticked)
         self.table.set_width(1, "00,000.000")
-        self.table.set_width(2, max((row.cells[2] for row in rows), default=""))  # hidden if none has one
+        confidence = max((row.cells[2] for row in rows), default="")  # hidden if none has one
+        self.table.set_width(2, confidence, arrow=False)  # names need the room
         self.say(text.format(count=len(rows)))
         shown = (
             slicer.vtkSegmentation.ContainedRepresentationNamesModified,

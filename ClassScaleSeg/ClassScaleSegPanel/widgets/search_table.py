@@ -177,14 +177,16 @@ class SearchTable:
         for bar, place in zip(bars, places, strict=True):
             bar.value = place
 
-    def set_width(self, column: int, longest: str) -> None:
+    def set_width(self, column: int, longest: str, arrow: bool = True) -> None:
         """Make a column as wide as its title and its longest text need, or hide it if that text is empty.
 
         While its width is not set, the first column fills the space that the others leave. Once it is set, a panel that
         is too narrow scrolls sideways.
+
+        :param arrow: leave room for the arrow of the sort order beside the title; else it shortens the title.
         """
         metrics = self.view.fontMetrics()
-        texts = (longest, self._headers[column] + "MM")  # room for the arrow of the sort order
+        texts = (longest, self._headers[column] + "MM" * arrow)
         width = max(metrics.boundingRect(text[:_LONGEST]).width() for text in texts) + 12
         if column == 0:
             header = self.view.horizontalHeader()

@@ -6448,8 +6448,8 @@
         <translation>Um Strukturen in 3D zu zeigen, haken Sie sie in der Tabelle unten an.</translation>
     </message>
     <message>
-        <source>Volume (mL)</source>
-        <translation>Volumen (mL)</translation>
+        <source>mL</source>
+        <translation>mL</translation>
     </message>
     <message>
         <source>{count} structures found. Click one to centre the views on it. Tick some to show them in 3D.</source>
