@@ -3,7 +3,7 @@
     python Testing/Benchmarks/finetune_optimizer.py [--quick] [--root FOLDER] [--only same|scanner|new]
 
 ``classscaleseg-train finetune`` trains the embedded model toy-120 further for one epoch of 250 steps on one thread,
-with AdamW as by default, with SGD as ``--optimizer sgd`` does, and with nnU-Net's SGD, on six volumes:
+with SGD as by default, with nnU-Net's SGD, and with AdamW, on six volumes:
 
 * ``same``: of its own 120 cells. The model knows all of it already, so a good fine-tuning changes little.
 * ``scanner``: of the same cells, but blurred, with another contrast and more noise, as from another scanner.
@@ -31,7 +31,7 @@ from measure import parse, report, run_job
 from nnunet_runs import ours
 
 DATASET, SHIFTED, CASES, MODEL = 5, 6, 6, "toy-120"
-RECIPES = ((ADAMW, RATES[ADAMW]), (SGD, RATES[SGD]), (SGD, optimizer_rates.RATES[SGD]))
+RECIPES = ((SGD, RATES[SGD]), (SGD, optimizer_rates.RATES[SGD]), (ADAMW, RATES[ADAMW]))
 PARTS = ("same", "scanner", "new")
 BLUR, GAMMA, NOISE = 1.0, 1.5, 0.1  # voxels; of grey values from 0 to 1
 

@@ -468,7 +468,7 @@ def sections() -> list[str]:
             "cells; scanner: the same cells blurred, with another contrast and more noise; new: volumes that label 100 "
             "cells, and ten others as one new structure. The mean Dice of two volumes that are not trained on, of the "
             "structures that the model knows before and after; how many of them became better and worse by 0.001 or "
-            "more; and the Dice of the new structure. adamw is that of `finetune`; sgd with 0.01 is nnU-Net's. One "
+            "more; and the Dice of the new structure. sgd with 0.001 is what `finetune` does, with 0.01 nnU-Net. One "
             "thread; one run each.",
             ("finetune_optimizer", command("finetune_optimizer"), with_bars()),
         ),

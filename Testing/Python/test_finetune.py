@@ -123,7 +123,7 @@ def test_one_command_collects_plans_preprocesses_trains_and_exports(steps, corre
     assert calls["preprocess"][1:] == ["-d", "1", "-c", "3d_fullres", "-np", "2"]
     # the model never saw mirrored images, and the labels alone do not tell left from right
     trained = ["1", "3d_fullres", "all", "-tr", "ClassScaleTrainer_5epochs_NoMirroring", "-device", "cpu"]
-    begun = ["--optimizer", "adamw", "--learning-rate", "0.0003", "-pretrained_weights", "toy-120"]
+    begun = ["--learning-rate", "0.001", "-pretrained_weights", "toy-120"]
     assert calls["train"][1:] == [*trained, "--c", "--no-validation", *begun]
     assert calls["export"][-1] == "--licence=CC0-1.0" and "--overwrite" not in calls["export"]
     said = capsys.readouterr().out
@@ -161,6 +161,13 @@ def test_another_learning_rate_is_another_training_and_other_trainers_have_their
     results = corrected.folder.parent / "mine.training" / "results"
     one, other = sorted(folder.name for folder in results.iterdir())
     assert other == f"{one}-0.0005"
+    steps.calls.clear()
+    assert finetune(corrected, "--optimizer", "adamw", "--overwrite") == 0
+    (train,) = [call for call in steps.calls if call[0] == "train"]
+    begin = train.index("--optimizer")
+    assert train[begin : begin + 4] == ["--optimizer", "adamw", "--learning-rate", "0.0003"]
+    assert (results / f"{one}-adamw").is_dir()
+    steps.calls.clear()
     assert finetune(corrected, "--trainer", "ClassScaleTrainer_1epoch", "--overwrite") == 0
     (train,) = [call for call in steps.calls if call[0] == "train"]
     assert "--learning-rate" not in train

@@ -1,7 +1,8 @@
-"""AdamW with a warm-up, instead of nnU-Net's SGD: changes good weights gently, and learns much in few steps.
+"""AdamW with a warm-up, instead of nnU-Net's SGD: for few steps that begin with good weights.
 
 nnU-Net's learning rate falls from epoch to epoch, which is too coarse for a training of a few epochs; this one changes
-from step to step. What that brings is measured by ``Testing/Benchmarks/finetune_optimizer.py``.
+from step to step. What that brings is measured by ``Testing/Benchmarks/finetune_optimizer.py``; it is not what
+``finetune`` does by default, because more steps overfit few cases.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-num_gpus", type=int, default=1, metavar="N", help="number of GPUs, or of processes on the CPU (default: 1)"
     )
-    text = "sgd, or adamw with a warm-up, which learns much in few steps (default: that of the trainer)"
+    text = "sgd, or adamw with a warm-up, for few steps from good weights (default: that of the trainer)"
     parser.add_argument("--optimizer", choices=tuple(RATES), help=text)
     text = (
         "learning rate of the first epoch, from which it falls to 0 (default: that of the trainer, or of --optimizer)"

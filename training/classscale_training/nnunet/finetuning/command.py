@@ -43,8 +43,8 @@ from .preparing import name_of, prepare, results_name
 from .report import JsonReport, Report
 from .work import DATASET, ID, StepFailed, Work
 
-# The weights are good already. With a tenth of nnU-Net's rate, SGD changes them gently; AdamW also learns.
-RATES = {ADAMW: optimizer_rates.RATES[ADAMW], SGD: optimizer_rates.RATES[SGD] / 10}
+# The weights are good already: SGD begins with a tenth of nnU-Net's rate.
+RATES = {SGD: optimizer_rates.RATES[SGD] / 10, ADAMW: optimizer_rates.RATES[ADAMW]}
 _LAST = "checkpoint_final.pth"
 
 
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--missing", choices=MISSING, help=f"{missing} (default: stop)")
     add("--overlap", choices=OVERLAP, help="which label wins where structures overlap (default: stop)")
     add("--corrected", action="store_true", help="leave out results of segment that nobody has changed")
-    add("--optimizer", choices=tuple(RATES), help=f"optimiser of the training (default: {ADAMW}, with a warm-up)")
+    add("--optimizer", choices=tuple(RATES), help=f"{SGD} (default), or {ADAMW} with a warm-up, for a single epoch")
     rates = ", ".join(f"{value:g} for {name}" for name, value in RATES.items())
     add("--learning-rate", type=rate, metavar="RATE", help=f"of the first epoch (default: {rates})")
     add("--workers", type=count, default=2, metavar="N", help="processes that read and prepare cases (default: 2)")
@@ -166,11 +166,11 @@ def _learn(work: Work, begin: Begin, results: Path, trainer: str, device: str, o
 
 
 def _optimizer(options: argparse.Namespace) -> tuple[str | None, float | None]:
-    """Return the optimiser and its learning rate; of another trainer, its own ones unless they are named."""
-    name = ADAMW if options.optimizer is None and options.trainer is None else options.optimizer
-    if options.learning_rate is not None or name is None:
+    """Return the optimiser, if it is not the trainer's, and the learning rate, if it is not that of --trainer."""
+    name = options.optimizer
+    if options.learning_rate is not None or (name is None and options.trainer is not None):
         return name, options.learning_rate
-    return name, RATES[name]
+    return name, RATES[name or SGD]
 
 
 def _exported(options: argparse.Namespace, work: Work, trained: Path) -> list[str]:
