@@ -128,7 +128,8 @@ def test_without_psutil_a_script_is_told_what_is_missing_for_a_server(scene, log
 def test_cancelling_removes_image_and_job_from_the_server(scene, logic, server, device, monkeypatch):  # noqa: F811
     monkeypatch.setattr(child, "_SECONDS_TO_STOP", 30.0)  # it is not killed on a machine that stood still
     api, _token = server
-    run = logic.start(logic.request(load_sample(), "toy-120", device=device))
+    large = np.random.default_rng(0).integers(0, 100, (180, 180, 180)).astype(np.int16)  # so that it is found at work
+    run = logic.start(logic.request(add_volume(large, "CT"), "toy-120", device=device))
     stages = []
     while "segment" not in stages:
         stages += [event.stage for event in run.poll()]
