@@ -1,118 +1,22 @@
 """``classscaleseg-train finetune``: five commands as one, which goes on where it stopped and loses nothing."""
 
+# ruff: noqa: F811  (fixtures are imported, and then named as arguments)
+
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 
-import numpy as np
-import psutil
 import pytest
 
 pytest.importorskip("nnunetv2")
-import collect_cases  # noqa: E402
-from classscale_training import commands  # noqa: E402
-from classscale_training.files import read_json, write_json  # noqa: E402
+from classscale_training.files import read_json  # noqa: E402
 from classscale_training.nnunet.finetuning import path_lengths  # noqa: E402
-from classscale_training.nnunet.finetuning import work as finetune_work  # noqa: E402
-from classscale_training.nnunet.finetuning.report import JsonReport, Report  # noqa: E402
-from classscale_training.processes import subcommand  # noqa: E402
-from ClassScaleSegLib import LabelTable, Segmentation  # noqa: E402
-from ClassScaleSegLib.images.paired_reading import read_segmentation  # noqa: E402
 from ClassScaleSegLib.models.summary import summarize  # noqa: E402
 from ClassScaleSegLib.process.exit_codes import ExitCode  # noqa: E402
-from ClassScaleSegLib.process.job import parse_event  # noqa: E402
 from collect_cases import Training  # noqa: E402
-
-NAMES = {1: "cell 1", 2: "cell 2"}
-FACTS = {
-    "cases": ["a"],
-    "structures": [
-        {"name": "cell 1", "cases": 1, "dice": [0.5, 0.75]},
-        {"name": "cell 2", "cases": 1, "dice": [None, 1.0]},
-    ],
-    "mean_dice": [0.5, 0.875],
-}
-
-
-class Steps:
-    """Stands in for the commands: collects really, and lets the others leave the files that matter."""
-
-    def __init__(self) -> None:
-        self.calls: list[list[str]] = []
-        self.failing = ""
-
-    def __call__(self, arguments, variables, log, on_line, on_errors):
-        self.calls.append(arguments)
-        name, preprocessed = arguments[0], Path(variables["nnUNet_preprocessed"])
-        if name == self.failing:
-            return subcommand.Ended(ExitCode.MODEL, "That is why.")
-        if name == "collect":
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("nnUNet_raw", variables["nnUNet_raw"])
-                collect_cases.main(*arguments[1:])
-        elif name == "fill":
-            on_line("[1/1] a: 1 structures in 0.5 s -> a.seg.nrrd")
-            folder = Path(arguments[arguments.index("-o") + 1])
-            for image in Path(arguments[arguments.index("-i") + 1]).iterdir():
-                found = folder / f"{image.name.partition('_')[0]}.seg.nrrd"
-                if not found.exists():  # what is there stays
-                    found.parent.mkdir(parents=True, exist_ok=True)
-                    table = LabelTable.from_names({1: "cell 7"})
-                    Segmentation(collect_cases.boxes(0, 0, 1), table, collect_cases.GRID).write(found)
-        elif name == "plan":
-            folder = preprocessed / "Dataset001_Cases"
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "ClassScalePlans.json").write_text("{}")
-        elif name == "train":
-            trained = f"{arguments[arguments.index('-tr') + 1]}__ClassScalePlans__3d_fullres/fold_{arguments[3]}"
-            fold = Path(variables["nnUNet_results"], "Dataset001_Cases", trained)
-            fold.mkdir(parents=True)
-            (fold / "checkpoint_final.pth").write_text(str(len(self.calls)))
-            if arguments[3] != "all":
-                splits = [{"train": ["b"], "val": ["a"]}, {"train": ["a"], "val": ["b"]}]
-                (preprocessed / "Dataset001_Cases" / "splits_final.json").write_text(json.dumps(splits))
-        elif name == "export":
-            Path(arguments[arguments.index("-o") + 1]).write_bytes(b"bundle")
-        elif name == "compare-models":
-            on_line("before: a (1 of 2)")
-            write_json(Path(arguments[arguments.index("--results") + 1], "comparison.json"), FACTS)
-        return subcommand.Ended(0, "")
-
-    @property
-    def names(self) -> list[str]:
-        names, self.calls = [call[0] for call in self.calls], []
-        return names
-
-
-@pytest.fixture
-def steps(monkeypatch) -> Steps:
-    steps = Steps()
-    monkeypatch.setattr(finetune_work, "run_subcommand", steps)
-    return steps
-
-
-@pytest.fixture
-def corrected(tmp_path) -> Training:
-    training = Training(tmp_path)
-    training.case("a", NAMES)
-    return training
-
-
-def finetune(training, *words, output="mine.zip", model="toy-120"):
-    output = training.folder.parent / output
-    return commands.main(["finetune", str(training.folder), "-m", model, "-o", str(output), *map(str, words)])
-
-
-ALL = ["collect", "plan", "preprocess", "train", "export"]
+from finetune_steps import ALL, NAMES, corrected, events_in, finetune, steps  # noqa: E402, F401
 
 
 def test_one_command_collects_plans_preprocesses_trains_and_exports(steps, corrected, capsys):
@@ -225,106 +129,6 @@ def summarize_toy():
     from ClassScaleSegLib.resources import resource
 
     return summarize(resource("Models", "toy-120.zip"))
-
-
-def test_cases_that_were_left_out_compare_both_models(steps, corrected, capsys):
-    corrected.case("b", NAMES)
-    assert finetune(corrected) == 0
-    assert steps.names == ALL and "[5/5] export" in capsys.readouterr().out
-    assert finetune(corrected, "--fold", 0, "--overwrite", "-device", "cpu") == 0
-    call = steps.calls[-1]
-    assert steps.names == ["collect", "train", "export", "compare-models"]
-    assert [call[call.index(word) + 1] for word in ("--cases", "-device")] == ["a", "cpu"]
-    models = [call[index + 1] for index, word in enumerate(call) if word == "-m"]
-    assert models == ["toy-120", str(corrected.folder.parent / "mine.zip")]
-    assert {Path(call[call.index(word) + 1]).name for word in ("-i", "-s", "--labels")} == {
-        "imagesTr",
-        "labelsTr",
-        "labels.csv",
-    }
-    said = capsys.readouterr().out
-    assert "[6/6] compare-models" in said and "The training has not seen these cases. All figures: " in said
-
-
-def test_what_the_model_has_filled_in_is_not_compared_with_what_it_finds(steps, corrected):
-    corrected.case("b", NAMES)
-    assert finetune(corrected, "--fold", 0, "--fill", "-device", "cpu", "--missing", "background") == 0
-    call, work = steps.calls[-1], corrected.folder.parent / "mine.training"
-    assert [call[call.index(word) + 1] for word in ("compare-models", "--cases")] == ["-i", "a"]
-    assert "--labels" not in call
-    drawn = Path(call[call.index("-s") + 1])
-    assert [file.name for file in drawn.iterdir()] == ["a.seg.nrrd"]
-    there, _notices = read_segmentation(drawn / "a.seg.nrrd", corrected.images / "a_0000.nii.gz")
-    assert there.table.names == NAMES
-    assert np.array_equal(there.labels, collect_cases.boxes(1, 2))
-    labels = collect_cases.read(work / "raw" / "Dataset001_Cases" / "labelsTr" / "a.nii.gz")
-    assert set(np.unique(labels)) == {0, 1, 2, 3}, "the model has found a third one"
-
-
-def events_in(text):
-    return [event for line in text.splitlines() if (event := parse_event(line))]
-
-
-def test_a_termination_signal_means_afterwards_what_it_meant_before(steps, corrected):
-    before = signal.getsignal(signal.SIGTERM)
-    assert finetune(corrected, "--json-progress") == 0
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_programs_get_the_comparison(steps, corrected, capsys):
-    corrected.case("b", NAMES)
-    assert finetune(corrected, "--fold", 0, "--json-progress") == 0
-    events = events_in(capsys.readouterr().out)
-    assert [(event.done, event.total) for event in events if event.stage == "compare-models"] == [(0, 1), (0, 2)]
-    result = events[-1].facts
-    assert {name: result[name] for name in FACTS} == FACTS and result["table"].endswith("comparison.csv")
-
-
-def test_a_comparison_that_fails_leaves_the_new_model(steps, corrected, capsys):
-    corrected.case("b", NAMES)
-    steps.failing = "compare-models"
-    assert finetune(corrected, "--fold", 0, "--json-progress") == 0
-    events = events_in(capsys.readouterr().out)
-    assert not [event for event in events if event.kind == "error"] and "structures" not in events[-1].facts
-    (said,) = [event.text for event in events if "could not be compared" in event.text]
-    assert "could not be compared: That is why. To try again: classscaleseg-train compare-models -i " in said
-    assert (corrected.folder.parent / "mine.zip").read_bytes() == b"bundle"
-
-
-def test_a_training_that_is_done_is_compared_though_other_cases_were_trained_on_since(steps, corrected, write_model):
-    corrected.case("b", NAMES)
-    assert finetune(corrected, "--fold", 0) == 0 and steps.names == [*ALL, "compare-models"]
-    assert finetune(corrected, "--overwrite", model=str(write_model())) == 0 and steps.names == ALL
-    assert finetune(corrected, "--fold", 0, "--overwrite") == 0
-    call = steps.calls[-1]
-    assert steps.names == ["collect", "plan", "preprocess", "export", "compare-models"]
-    assert call[call.index("--cases") + 1] == "a"
-
-
-def test_a_comparison_that_is_stopped_says_that_there_is_a_new_model(steps, corrected, capsys, monkeypatch):
-    corrected.case("b", NAMES)
-
-    def interrupted(arguments, *more):
-        if arguments[0] == "compare-models":
-            raise KeyboardInterrupt
-        return steps(arguments, *more)
-
-    monkeypatch.setattr(finetune_work, "run_subcommand", interrupted)
-    assert finetune(corrected, "--fold", 0) == ExitCode.CANCELLED
-    said = capsys.readouterr().out.splitlines()[-1]
-    assert said.startswith(f"{corrected.folder.parent / 'mine.zip'} is written, but was not compared. To do so: class")
-
-
-def test_cases_that_cannot_be_divided_again_leave_the_new_model(steps, corrected, capsys):
-    corrected.case("b", NAMES)
-    assert finetune(corrected, "--fold", 0) == 0
-    work = corrected.folder.parent / "mine.training"
-    for file in work.rglob("splits_final.json"):
-        file.unlink()
-    assert finetune(corrected, "--fold", 0, "--overwrite") == 0
-    said = capsys.readouterr().out
-    assert "could not be compared: " in said and "splits_final.json cannot be read" in said
-    assert f"--labels {work / 'raw' / 'Dataset001_Cases' / 'labels.csv'}\nNext: " in said
 
 
 @pytest.mark.parametrize(
@@ -491,144 +295,7 @@ def test_the_model_is_not_replaced_by_its_own_training(steps, corrected, tmp_pat
     assert Path(own).read_bytes() == before and steps.names == []
 
 
-def test_only_what_matters_is_shown_and_all_is_in_the_log(tmp_path, capfd, monkeypatch):
-    printed = "noise\\n2026-11-30 07:26:41.393099: Epoch 3\\n2026-11-30 07:26:41.393099: Pseudo dice [1]\\nNext: x"
-    monkeypatch.setattr(subcommand, "_CHILD", f"print('{printed}')")
-    report = Report(None)
-    report.step("train")
-    ended = subcommand.run_subcommand([], {}, tmp_path / "train.txt", report.output, report.errors)
-    assert ended.code == 0 and capfd.readouterr().out == "[4/5] train\nEpoch 3\n"
-    begun, first, *_ = (tmp_path / "train.txt").read_text().splitlines()
-    assert begun.startswith("--- 20") and first == "noise"
-
-
-def test_files_where_the_command_is_run_are_not_taken_for_modules(tmp_path, monkeypatch):
-    (tmp_path / "statistics.py").write_text("raise SystemExit(3)")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(subcommand, "_CHILD", "import statistics")
-    assert subcommand.run_subcommand([], {}, tmp_path / "log.txt", print, print).code == 0
-
-
-def test_a_process_that_outlives_a_step_and_still_prints_is_no_fault(tmp_path, monkeypatch):
-    later = "import sys, time; time.sleep(1); print('later', file=sys.stderr, flush=True); time.sleep(1)"
-    start = f"subprocess.Popen([sys.executable, '-c', {later!r}], stdout=subprocess.DEVNULL)"
-    monkeypatch.setattr(subcommand, "_CHILD", f"import subprocess; {start}")
-    monkeypatch.setattr(subcommand, "_SECONDS_TO_READ", 0.1)
-    faults: list[object] = []
-    monkeypatch.setattr(threading, "excepthook", faults.append)
-    told: list[str] = []
-    before = threading.enumerate()
-    ended = subcommand.run_subcommand(["plan"], {}, tmp_path / "plan.txt", told.append, told.append)
-    assert ended == (0, "")
-    for thread in {*threading.enumerate()} - {*before}:
-        thread.join()
-    assert ("".join(told), faults) == ("later\n", [])
-
-
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no folder that nobody can write")
 def test_a_folder_that_cannot_be_written_is_noticed_before_anything_is_done(steps, corrected, tmp_path, capsys):
     assert finetune(corrected, "--work", tmp_path / "work", output="/proc/mine.zip") == ExitCode.OUTPUT
     assert "/proc/mine.zip cannot be written" in capsys.readouterr().err and steps.names == []
-
-
-SLEEPER = "import os, time; open({file!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-PARENT = """
-from pathlib import Path
-from ClassScaleSegLib.process.ending import run_command
-from ClassScaleSegLib.process.fault_log import FaultLog
-from classscale_training.processes import subcommand as f
-f._CHILD = "from classscale_training.processes.parent import end_with_parent; end_with_parent(); " + {sleeper!r}
-run_command(lambda: f.run_subcommand([], {{}}, Path({log!r}), print, print), print, FaultLog("x", []), "Cancelled.")
-"""
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has neither of these signals")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_step_ends_with_the_command(number, tmp_path):
-    file = tmp_path / "pid"
-    program = PARENT.format(sleeper=SLEEPER.format(file=str(file)), log=str(tmp_path / "log.txt"))
-    with subprocess.Popen([sys.executable, "-c", program]) as parent:
-        end = time.monotonic() + 60
-        while not (file.exists() and file.read_text()) and time.monotonic() < end:
-            time.sleep(0.1)
-        child = psutil.Process(int(file.read_text()))
-        parent.send_signal(number)
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.wait(20)
-    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
-
-
-def test_programs_get_json_lines(steps, corrected, capsys):
-    assert finetune(corrected, "--json-progress", "--epochs", 5) == 0
-    events = events_in(capsys.readouterr().out)
-    assert [event.stage for event in events if event.kind == "progress"] == ALL
-    assert [event.total for event in events if event.stage == "train"] == [5]
-    assert events[-1].kind == "result"
-    assert events[-1].facts["output"] == str(corrected.folder.parent / "mine.zip")
-
-
-def test_programs_get_the_sentence_of_what_failed(steps, corrected, capsys):
-    steps.failing = "plan"
-    assert finetune(corrected, "--json-progress") == ExitCode.MODEL
-    assert parse_event(capsys.readouterr().out.splitlines()[-1]).text == "That is why."
-    assert finetune(corrected, "--json-progress", "--fold", "7") == ExitCode.FAULT
-    last = parse_event(capsys.readouterr().out.splitlines()[-1])
-    assert last.kind == "error" and last.text.startswith("7 is not a fold")
-
-
-def test_epochs_and_preprocessed_cases_are_counted(capsys):
-    report = JsonReport(10)
-    report.step("preprocess")
-    report.errors("\r 50%|#####     | 2/4 [00:01<00:01,  1.00it/s]")
-    report.step("train")
-    before = "2026-11-30 07:26:41.393099: "
-    for line in ("Epoch 3", "train_loss -0.5", "noise", "Epoch time: 20.0 s", "Epoch 4", "Epoch time: 30.0 s"):
-        report.output(before + line)
-    events = [parse_event(line) for line in capsys.readouterr().out.splitlines()]
-    shown = [(event.stage, event.done, event.total, event.remaining) for event in events if event.kind == "progress"]
-    begun = [("preprocess", 0, 1, None), ("preprocess", 2, 4, None), ("train", 0, 10, None)]
-    assert shown == [
-        *begun,
-        *[("train", 3, 10, None), ("train", 4, 10, 120), ("train", 4, 10, 120), ("train", 5, 10, 115)],
-    ]
-    assert [event.text for event in events if event.text][:2] == ["Epoch 3", "train_loss -0.5"]
-
-
-def test_the_log_has_what_both_streams_said_and_the_last_state_of_bars(tmp_path, monkeypatch, capfd):
-    printed = "import sys; print('Ä'); sys.stderr.write('1/2\\r2/2\\nWarning: ü\\r\\nend'); sys.exit(3)"
-    monkeypatch.setattr(subcommand, "_CHILD", printed)
-    log, pieces = tmp_path / "plan.txt", []
-    assert subcommand.run_subcommand([], {}, log, print, pieces.append) == (3, "")
-    assert "".join(pieces).replace("\r\n", "\n") == "1/2\r2/2\nWarning: ü\nend"
-    assert sorted(log.read_text(encoding="utf-8").splitlines()[1:]) == ["2/2", "Warning: ü", "end", "Ä"]
-    assert subcommand.run_subcommand([], {}, log, print, pieces.append).code == 3
-    assert sum(line.startswith("--- 20") for line in log.read_text(encoding="utf-8").splitlines()) == 2
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
-def test_a_full_disk_loses_lines_of_the_log_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(subcommand, "_CHILD", "import sys; print('x' * 9 ** 6); print('y' * 9 ** 6, file=sys.stderr)")
-    (tmp_path / "plan.txt").symlink_to("/dev/full")
-    said, lines = [], []
-    ended = subcommand.run_subcommand([], {}, tmp_path / "plan.txt", lines.append, said.append)
-    assert ended.code == 0 and len(lines[0]) == 9**6 and sum(map(len, said)) > 9**6
-
-
-def test_a_step_leaves_its_sentence(tmp_path, capfd):
-    ended = subcommand.run_subcommand(
-        ["export", "-m", str(tmp_path), "-o", "x.zip"], {}, tmp_path / "export.txt", print, print
-    )
-    assert ended.code > 0 and ended.error.strip() and ended.error.strip() in capfd.readouterr().out
-    assert [file.name for file in tmp_path.iterdir()] == ["export.txt"]
-
-
-def test_a_step_that_was_killed_is_explained(steps, corrected, capsys):
-    def killed(arguments, *more):
-        return subcommand.Ended(-9, "") if arguments[0] == "plan" else steps(arguments, *more)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetune_work, "run_subcommand", killed)
-        assert finetune(corrected) == finetune(corrected, "--json-progress") == ExitCode.FAULT
-    told = capsys.readouterr()
-    sentence = "was killed (-9), most likely by the system because memory ran out. Close other programs. The step plan"
-    assert sentence in told.err and sentence in parse_event(told.out.splitlines()[-1]).text
