@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import SimpleITK as sitk
+from child_stand_in import StandInChild
 from ClassScaleSegLib import Segmentation
 from ClassScaleSegLib.models.summary import summarize
 from ClassScaleSegLib.process import Event
@@ -40,30 +42,13 @@ RESULT = {
 }
 
 
-class Child:
-    """Stands in for the child process; the test says what happens to it."""
-
-    made: list[Child] = []
+class Child(StandInChild):
+    made: ClassVar[list[StandInChild]] = []
     folder: Path
 
     def __init__(self, arguments):
-        self.arguments, self.state, self.log, self.error, self.result = tuple(arguments), "new", "", None, {}
-        self.events, self.work_folder = [], Child.folder
-        Child.made.append(self)
-
-    def start(self):
-        self.state = "running"
-
-    def poll(self):
-        events, self.events = self.events, []
-        return events
-
-    def cancel(self):
-        if self.state == "running":
-            self.state = "cancelled"
-
-    def close(self):
-        self.cancel()
+        super().__init__(arguments)
+        self.work_folder = Child.folder
 
     def finish(self, **changed):
         (self.work_folder / "models.csv").write_bytes(FIGURES)

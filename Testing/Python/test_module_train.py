@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from child_stand_in import StandInChild
 from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.process import Event
 from ClassScaleSegLib.process import training as process_module
@@ -23,29 +25,8 @@ from ClassScaleSegPanel.training.progress import TrainingProgress
 from ClassScaleSegPanel.training.words import panel_words
 
 
-class Child:
-    """Stands in for the child process; the test says what happens to it."""
-
-    made: list[Child] = []
-
-    def __init__(self, arguments):
-        self.arguments, self.state, self.log, self.error, self.result = list(arguments), "new", "", None, {}
-        self.events: list[Event] = []
-        Child.made.append(self)
-
-    def start(self):
-        self.state = "running"
-
-    def poll(self):
-        events, self.events = self.events, []
-        return events
-
-    def cancel(self):
-        if self.state == "running":
-            self.state = "cancelled"
-
-    def close(self):
-        self.cancel()
+class Child(StandInChild):
+    made: ClassVar[list[StandInChild]] = []
 
 
 @pytest.fixture
