@@ -313,28 +313,73 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         return show_3d(segmentationNode, segmentIDs)
 
     def centerViews(
-        self, segmentationNode: vtkMRMLSegmentationNode, segmentID: str
+        self, segmentationNode: vtkMRMLSegmentationNode, segmentID: str, leastSure: bool = False
     ) -> tuple[float, float, float] | None:
         """Centre the slice views and 3D views on a segment.
 
         :param segmentationNode: the node with the segment.
         :param segmentID: id of the segment, such as "Segment_5".
+        :param leastSure: on the place in it where the model was least sure, if the volume with the confidence of its
+            voxels is in the scene.
         :returns: the centre, RAS in mm; ``None``, with no view moved, if the segment is empty or does not exist.
         """
+        from ClassScaleSegLib.scene.confidence_volume import centre_least_sure
         from ClassScaleSegLib.scene.view import centre_views
 
-        return centre_views(segmentationNode, segmentID)
+        return (centre_least_sure if leastSure else centre_views)(segmentationNode, segmentID)
 
-    def colorByConfidence(self, segmentationNode: vtkMRMLSegmentationNode, on: bool = True) -> None:
+    def colorByConfidence(self, segmentationNode: vtkMRMLSegmentationNode, on: bool = True) -> bool:
         """Colour segments by the mean confidence of the model in them, in all views, or by their own colours again.
 
         Yellow is a mean of 0.5 or less, violet of 1. What is saved has the segments' own colours.
 
         :param segmentationNode: made with a ``confidence``; segments without one keep their own colours.
+        :returns: whether they are coloured by it: ``False`` also if no segment has one.
         """
         from ClassScaleSegLib.scene.confidence_colors import show_confidence
 
-        show_confidence(segmentationNode, on)
+        return show_confidence(segmentationNode, on)
+
+    def showConfidenceMap(self, segmentationNode: vtkMRMLSegmentationNode, on: bool = True) -> bool:
+        """Show in the slice views where the model was unsure, or show there what they had before again.
+
+        Voxels have the colours of `colorByConfidence`, from yellow for 0.5 or less; those of more than 0.9 are
+        transparent. The segments are faint outlines meanwhile.
+
+        :param segmentationNode: made with a ``confidence``, which is still in the scene.
+        :returns: whether that is shown: ``False`` also if there is no such volume, or no slice view.
+        """
+        from ClassScaleSegLib.scene.confidence_map import show_confidence_map
+
+        return show_confidence_map(segmentationNode, on)
+
+    def structuresToCheck(self, segmentationNode: vtkMRMLSegmentationNode) -> list[str]:
+        """Return the ids of the segments that nobody has checked, those of which the model was least sure first.
+
+        for segmentID in logic.structuresToCheck(segmentationNode)[:20]:
+            logic.centerViews(segmentationNode, segmentID, leastSure=True)
+            ...
+            logic.noteChecked(segmentationNode, segmentID)
+        """
+        from ClassScaleSegLib.scene.checked import checked_structures, least_sure_first
+
+        checked = set(checked_structures(segmentationNode))
+        return [each for each in least_sure_first(segmentationNode) if each not in checked]
+
+    def noteChecked(self, segmentationNode: vtkMRMLSegmentationNode, segmentID: str, checked: bool = True) -> None:
+        """Note that somebody has checked a segment, or that it has to be checked again.
+
+        It is Slicer's status of the segment, "Completed", which scenes and files keep.
+
+        :raises ClassScaleSegLib.ImageError: if there is no such segment.
+        """
+        from ClassScaleSegLib.errors import ImageError
+        from ClassScaleSegLib.scene.checked import note_checked
+
+        segment = segmentationNode.GetSegmentation().GetSegment(segmentID)
+        if segment is None:
+            raise ImageError(f"{segmentationNode.GetName()} has no segment {segmentID}.")
+        note_checked(segment, checked)
 
     def compare(self, reference: vtkMRMLSegmentationNode, other: vtkMRMLSegmentationNode) -> "Comparison":
         """Compare two segmentations, whoever made them: Dice and both volumes of each structure.

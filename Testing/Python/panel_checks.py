@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ClassScaleSegLib.labels.label import one_line
+from ClassScaleSegLib.scene.checked import checked_structures
 from ClassScaleSegLib.scene.confidence import confidence_of
 from ClassScaleSegLib.scene.confidence_colors import has_confidence, shows_confidence
+from ClassScaleSegLib.scene.confidence_map import shows_confidence_map
+from ClassScaleSegLib.scene.confidence_volume import confidence_volume
 from ClassScaleSegLib.scene.correction import correction_in
 from ClassScaleSegLib.scene.hiding import is_shown_instead, stand_ins
 from slicer_application import application, qt, slicer
@@ -167,6 +170,11 @@ class PanelChecks:
         self.demand(panel.ui.saveButton.enabled == (node is not None), "Save can be pressed")
         self.demand(panel.ui.tableButton.enabled == bool(listed), "Statistics can be pressed")
         self.demand(panel.ui.correctButton.enabled == bool(listed), "Correct can be pressed")
+        for button in (panel.ui.checkedButton, panel.ui.nextButton):
+            self.demand(button.enabled == bool(listed), "Checked or Next can be pressed")
+        marks = {key for key, item in table._items.items() if table.model.item(item.row(), 3).text()}
+        checked = set() if node is None else set(checked_structures(node)) & set(listed)
+        self.demand(marks == checked, "other structures are marked as checked", marks, checked)
         self.demand(correction_in(self.scene) is None, "a correction was not taken over")
         self.check_colors()
         self.check_comparison()
@@ -176,9 +184,14 @@ class PanelChecks:
         ui, node = self.panel.ui, self.panel.state.node
         display = None if node is None else node.GetDisplayNode()
         by_confidence = display is not None and shows_confidence(node)
+        of_voxels = node is not None and confidence_volume(node) is not None
         known = node is not None and has_confidence(node)
-        self.demand(ui.colorsWidget.isHidden() == (not (by_confidence or known)), "the choice of colours")
-        self.demand(ui.colorsComboBox.currentData == ("confidence" if by_confidence else "own"), "disagree: colours")
+        self.demand(ui.colorsWidget.isHidden() == (not (by_confidence or known or of_voxels)), "the choice of colours")
+        mapped = "map" if of_voxels and shows_confidence_map(node) else "own"
+        self.demand(ui.colorsComboBox.currentData == ("confidence" if by_confidence else mapped), "disagree: colours")
+        self.demand((ui.colorsComboBox.findData("map") >= 0) == of_voxels, "the confidence of voxels is offered")
+        filled = display is None or bool(display.GetVisibility2DFill())
+        self.demand(filled == (not (of_voxels and shows_confidence_map(node))), "segments are outlines, or are not")
         for key, item in self.panel.results.table._items.items() if display is not None else ():
             segment = node.GetSegmentation().GetSegment(key)
             seen = display.GetSegmentColor(key)

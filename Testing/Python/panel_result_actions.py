@@ -65,10 +65,12 @@ class ResultActions(Acting):
         if self.open:
             self.panel.ui.show3DButton.click()
 
-    @action(by=st.sampled_from(("own", "confidence", "confidence", "script", "script no more")))
+    @action(by=st.sampled_from(("own", "confidence", "map", "confidence", "script", "script no more", "script map")))
     def color_structures(self, by: str) -> None:
         box, node = self.panel.ui.colorsComboBox, self.panel.state.node
-        if by.startswith("script") and node is not None:
+        if by == "script map" and node is not None:
+            self.panel.logic.showConfidenceMap(node)
+        elif by.startswith("script") and node is not None:
             self.panel.logic.colorByConfidence(node, by == "script")
         elif self.open and not self.panel.ui.colorsWidget.isHidden():
             box.setCurrentIndex(max(0, box.findData(by)))
@@ -78,6 +80,11 @@ class ResultActions(Acting):
         table = self.panel.results.table
         if self.open and table.proxy.rowCount():
             table.view.clicked.emit(table.proxy.index(index % table.proxy.rowCount(), 0))
+
+    @action(button=st.sampled_from(("checkedButton", "nextButton")))
+    def review(self, button: str) -> None:
+        if self.open:
+            getattr(self.panel.ui, button).click()
 
     @action(file=st.sampled_from(FILES), yes=yes)
     def save_result(self, file: str, yes: bool) -> None:

@@ -23,13 +23,23 @@ _kept = tempfile.TemporaryDirectory(prefix="panel-user-")  # removed at the end 
 def add_view() -> Any:
     """Add a slice view as the layout of the application does: a singleton that stays when the scene is closed."""
     slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(slicer.mrmlScene)
-    view = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSliceNode")
-    view.UnRegister(None)
-    view.SetName("Red")
-    view.SetSingletonTag("Red")
-    view.SetLayoutName("Red")
+    view = _singleton("vtkMRMLSliceNode")
     view.SetOrientation("Axial")
     return slicer.mrmlScene.AddNode(view)
+
+
+def add_layers() -> Any:
+    """Add what a slice view shows, in the same way."""
+    return slicer.mrmlScene.AddNode(_singleton("vtkMRMLSliceCompositeNode"))
+
+
+def _singleton(kind: str) -> Any:
+    node = slicer.mrmlScene.CreateNodeByClass(kind)
+    node.UnRegister(None)
+    node.SetName("Red")
+    node.SetSingletonTag("Red")
+    node.SetLayoutName("Red")
+    return node
 
 
 def make_volume(kind: str, name: str) -> Any:

@@ -38,7 +38,7 @@ from panel_choice_actions import ChoiceActions
 from panel_model_actions import ModelActions
 from panel_result_actions import ResultActions
 from panel_run_actions import RunActions
-from panel_scene import add_view, model_of_channels
+from panel_scene import add_layers, add_view, model_of_channels
 from panel_scene_actions import SceneActions
 from slicer_application import ROOT, application, module, qt, slicer
 from user_data import data_environment
@@ -143,7 +143,7 @@ class PanelUser(SceneActions, ChoiceActions, ModelActions, RunActions, ResultAct
         self.panel = self.widget.panel
         end = self.panel.runs._end
         self.panel.runs._end = lambda run: (self.ended.append(run.state), end(run))
-        self.view = add_view()
+        self.view, self.layers = add_view(), add_layers()
         self.check()
 
     def _imitate(self) -> None:
@@ -244,7 +244,8 @@ class PanelUser(SceneActions, ChoiceActions, ModelActions, RunActions, ResultAct
             self.scene.ClearUndoStack()
             self.scene.ClearRedoStack()
             self.scene.SetRootDirectory("")
-            self.scene.RemoveNode(self.view)
+            for node in (self.view, self.layers):
+                self.scene.RemoveNode(node)
             self.widget.parent.deleteLater()
             qt.QCoreApplication.sendPostedEvents(None, qt.QEvent.DeferredDelete)
             self.scene.Clear()

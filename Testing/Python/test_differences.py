@@ -48,9 +48,9 @@ def masks_of(found: Segmentation) -> list[np.ndarray]:
 @pytest.mark.parametrize("other_grid", [False, True])
 @pytest.mark.parametrize("at_once", [1, 200, 1 << 20])
 def test_each_voxel_is_where_the_sets_of_its_structures_put_it(monkeypatch, other_grid, at_once):
-    from ClassScaleSegLib.scene import differences as module_of_differences
+    from ClassScaleSegLib.images import dense_place
 
-    monkeypatch.setattr(module_of_differences, "VOXELS_AT_ONCE", at_once)
+    monkeypatch.setattr(dense_place, "VOXELS_AT_ONCE", at_once)
     grid = Geometry((8, 8, 8), (2.0, 1.0, 2.0), (2.0, -3.0, 6.0)) if other_grid else GRID
     one, two = several_layers(1, range(1, 7), 2), several_layers(2, range(3, 10), 3, grid)
     rows = compare(one, two).rows

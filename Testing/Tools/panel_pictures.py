@@ -103,6 +103,8 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
         run(panel, application)
         panel.ui.colorsComboBox.setCurrentIndex(1)
         panel.results.table.view.sortByColumn(2, qt.Qt.AscendingOrder)
+        for button in (panel.ui.nextButton, panel.ui.checkedButton, panel.ui.checkedButton):
+            button.click()
     if classes == "several":
         show_several(panel, application)
     if classes == "correcting":

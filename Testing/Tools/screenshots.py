@@ -2,8 +2,9 @@
 
     python Testing/Tools/screenshots.py
 
-This needs slicer-core, and writes ``four-views.png``, ``surfaces.png``, ``head.png`` and ``confidence.png``, the same
-head with its segments coloured by their confidence, to ``Resources/Screenshots``.
+This needs slicer-core, and writes ``four-views.png``, ``surfaces.png``, ``head.png``, ``confidence.png``, the same head
+with its segments coloured by their confidence, and ``confidence-map.png``, with the confidence of its voxels, to
+``Resources/Screenshots``.
 Slicer's own code draws the slice views, the 3D view and the segments (MRML scene, slice logic, displayable managers),
 but without its main window.
 """
@@ -47,6 +48,10 @@ def main() -> None:
     write(options.output / "head.png", head.four_views())
     show_confidence(head.node)
     write(options.output / "confidence.png", tiled([[head.slice_view("Axial"), head.view_3d(SIDE, SIDE)]]))
+    show_confidence(head.node, False)
+    write(
+        options.output / "confidence-map.png", tiled([[head.slice_view(each, True) for each in ("Axial", "Coronal")]])
+    )
 
 
 class Scene:
@@ -61,6 +66,8 @@ class Scene:
         from ClassScaleSegLib.inference.segmenter import segment
         from ClassScaleSegLib.models.model import open_model
         from ClassScaleSegLib.resources import resource
+        from ClassScaleSegLib.scene.confidence_volume import remember_confidence
+        from ClassScaleSegLib.scene.results import fill_confidence_node
         from ClassScaleSegLib.scene.segmentation_node import fill_segmentation_node
 
         self.name = DEMOS[demo].sample
@@ -73,6 +80,9 @@ class Scene:
         self.volume = self._add_volume(file)
         self.node = self.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", self.name)
         fill_segmentation_node(self.node, self.result, volume=self.volume)
+        confidence = self.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Confidence")
+        fill_confidence_node(confidence, self.result.confidence, self.result.geometry)
+        remember_confidence(self.node, confidence)
         self.slices = slicer.vtkMRMLSliceViewDisplayableManagerFactory()
         self.slices.RegisterDisplayableManager("vtkMRMLSegmentationsDisplayableManager2D")
         self.solids = slicer.vtkMRMLThreeDViewDisplayableManagerFactory()
@@ -132,14 +142,16 @@ class Scene:
         axial, sagittal, coronal = (self.slice_view(orientation) for orientation in ("Axial", "Sagittal", "Coronal"))
         return tiled([[axial, self.view_3d(SIDE, SIDE)], [coronal, sagittal]])
 
-    def slice_view(self, orientation: str) -> np.ndarray:
+    def slice_view(self, orientation: str, confidence: bool = False) -> np.ndarray:
         """Return a picture of the middle slice, with its segments filled and outlined.
 
         :param orientation: "Axial", "Sagittal" or "Coronal".
+        :param confidence: with the confidence of its voxels, and the segments as outlines.
         :returns: uint8 ``(SIDE, SIDE, 3)``.
         """
         import slicer
         import vtk
+        from ClassScaleSegLib.scene.confidence_map import show_confidence_map
 
         logic = slicer.vtkMRMLSliceLogic()
         logic.SetMRMLApplicationLogic(self.application)
@@ -147,6 +159,8 @@ class Scene:
         view = logic.AddSliceNode(self.scene.GenerateUniqueName(orientation))  # not one that has been drawn
         view.SetOrientation(orientation)
         logic.GetSliceCompositeNode().SetBackgroundVolumeID(self.volume.GetID())
+        if confidence:
+            show_confidence_map(self.node)
         view.SetDimensions(SIDE, SIDE, 1)
         logic.FitSliceToAll(SIDE, SIDE)
         renderer = vtk.vtkRenderer()

@@ -16,10 +16,9 @@ def note_confidence(segment: vtkSegment, confidence: float) -> None:
     segment.SetTag(TAG, f"{confidence:.4f}")
 
 
-def forget_confidence(segment: vtkSegment | None) -> None:
+def forget_confidence(segment: vtkSegment) -> None:
     """Forget it, because the structure is not as the model found it any more."""
-    if segment is not None:
-        segment.RemoveTag(TAG)
+    segment.RemoveTag(TAG)
 
 
 def confidence_of(segment: vtkSegment) -> float | None:

@@ -58,10 +58,12 @@ def shows_confidence(node: vtkMRMLSegmentationNode) -> bool:
     return any(display.GetAttribute(_SHOWN) is not None for display in _displays(node))
 
 
-def show_confidence(node: vtkMRMLSegmentationNode, on: bool = True) -> None:
+def show_confidence(node: vtkMRMLSegmentationNode, on: bool = True) -> bool:
     """Colour segments by their mean confidence, in all views, or by their own colours again.
 
     Segments whose confidence is not known, such as those that somebody has drawn, keep their own colours.
+
+    :returns: whether they are coloured by it now: ``False`` also if it is not known of any, or nothing displays them.
 
     >>> import slicer
     >>> from ClassScaleSegLib.scene.confidence import note_confidence
@@ -71,9 +73,11 @@ def show_confidence(node: vtkMRMLSegmentationNode, on: bool = True) -> None:
     >>> liver = node.GetSegmentation().AddEmptySegment("Segment_1", "liver", (1, 0, 0))
     >>> note_confidence(node.GetSegmentation().GetSegment(liver), 0.5)
     >>> show_confidence(node)
+    True
     >>> [round(255 * part) for part in node.GetDisplayNode().GetSegmentColor(liver)]
     [253, 231, 37]
     >>> show_confidence(node, False)
+    False
     >>> list(node.GetDisplayNode().GetSegmentColor(liver))
     [1.0, 0.0, 0.0]
     """
@@ -92,6 +96,7 @@ def show_confidence(node: vtkMRMLSegmentationNode, on: bool = True) -> None:
                 display.SetAttribute(_SHOWN, "true")
             else:
                 display.RemoveAttribute(_SHOWN)
+    return shows_confidence(node)
 
 
 def follow_confidence(node: vtkMRMLSegmentationNode) -> None:

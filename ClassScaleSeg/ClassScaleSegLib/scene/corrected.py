@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from .checked import note_checked
 from .confidence import forget_confidence
 from .confidence_colors import follow_confidence
 
@@ -15,8 +16,11 @@ _CORRECTED = "ClassScaleSeg.Corrected"  # attribute: ids of segments, as JSON; o
 
 
 def note_corrected(node: vtkMRMLSegmentationNode, segment_id: str) -> None:
-    """Note that a structure has been corrected. How sure the model was of it is forgotten."""
-    forget_confidence(node.GetSegmentation().GetSegment(segment_id))
+    """Note that a structure has been corrected, so it is checked too. How sure the model was of it is forgotten."""
+    segment = node.GetSegmentation().GetSegment(segment_id)
+    if segment is not None:
+        forget_confidence(segment)
+        note_checked(segment)
     follow_confidence(node)
     node.SetAttribute(_CORRECTED, json.dumps([*dict.fromkeys((*_noted(node), segment_id))]))
 

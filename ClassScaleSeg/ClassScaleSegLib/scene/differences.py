@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,7 +10,8 @@ import numpy as np
 
 from ..errors import ImageError
 from ..images.comparison import ClassComparison, onto_grid
-from ..images.counts import VOXELS_AT_ONCE, LabelVolume
+from ..images.counts import LabelVolume
+from ..images.dense_place import dense_place, slabs
 from ..images.image_file import check_memory
 from ..images.layers import renumbered
 from ..images.seg_nrrd import index_to_ras
@@ -32,7 +32,6 @@ BOTH, ONLY_FIRST, ONLY_SECOND = 1, 2, 3  # label values
 # of Okabe and Ito's colours, which people who are colour-blind tell apart: bluish green, orange, sky blue
 _COLORS = ((0, 158, 115), (230, 159, 0), (86, 180, 233))
 _NODE = "ClassScaleSeg.Differences"  # role of the node, in the reference
-_PLACE = 10.0  # mm, size of the place where most voxels differ
 
 
 class Differences(NamedTuple):
@@ -130,7 +129,7 @@ def differences(
     if place is not None:
         layers, numbers[1] = tuple(place(renumbered(layer, numbers[1])) for layer in layers), {}
     result, overlapping = np.zeros(shape, np.uint16), np.zeros(shape, np.uint16)
-    for slices in _slabs(shape):
+    for slices in slabs(shape):
         reference = [renumbered(layer[slices], numbers[0]) for layer in first.layers]
         other = [renumbered(layer[slices], numbers[1]) if place is None else layer[slices] for layer in layers]
         same, alone, alone_there = _divided(reference, other)
@@ -148,16 +147,10 @@ def differences(
         )
     ]
     more: tuple[np.ndarray, ...] = (overlapping,)
-    if not any((result[slices].astype(bool) & (overlapping[slices] > 0)).any() for slices in _slabs(shape)):
+    if not any((result[slices].astype(bool) & (overlapping[slices] > 0)).any() for slices in slabs(shape)):
         np.copyto(result, overlapping, where=overlapping > 0)
         more = ()
     return Segmentation(result, LabelTable(tuple(labels)), first.geometry, more_layers=more)
-
-
-def _slabs(shape: tuple[int, ...]) -> list[slice]:
-    """Return slices along z, of which each has about as many voxels as may be looked at together."""
-    thickness = max(1, VOXELS_AT_ONCE // max(1, math.prod(shape[1:])))
-    return [slice(start, start + thickness) for start in range(0, shape[0], thickness)]
 
 
 def _divided(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -181,32 +174,11 @@ def _divided(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> tuple
 def densest_place(found: Segmentation) -> tuple[float, float, float] | None:
     """Return a voxel that differs, where most voxels differ within about 10 mm; RAS in mm, ``None`` if none differs.
 
-    Not the largest connected part: that is often the thin shell around an organ, whose middle says nothing.
-
     :param found: as from :func:`differences`.
     """
     grid = found.geometry
-    # blocks of half the size: a place is two of them along each axis
-    steps = [max(1, round(_PLACE / 2 / spacing)) for spacing in grid.spacing[::-1]]
-    shape = tuple(math.ceil(size / step) for size, step in zip(found.labels.shape, steps, strict=True))
-    counts = np.zeros(math.prod(shape), np.int64)
-    for slices in _slabs(found.labels.shape):
-        z, y, x = np.nonzero(_differs(found, (slices,)))
-        blocks = np.ravel_multi_index(((z + slices.start) // steps[0], y // steps[1], x // steps[2]), shape)
-        counts += np.bincount(blocks, minlength=len(counts))
-    if not counts.any():
-        return None
-    padded = np.pad(counts.reshape(shape), ((0, 1),) * 3)
-    places = sum(
-        padded[tuple(slice(begin, begin + size) for begin, size in zip(begins, shape, strict=True))]
-        for begins in itertools.product((0, 1), repeat=3)
-    )
-    densest = np.unravel_index(np.argmax(places), shape)
-    starts = [int(block) * step for block, step in zip(densest, steps, strict=True)]
-    inside = tuple(slice(start, start + 2 * step) for start, step in zip(starts, steps, strict=True))
-    voxels = np.argwhere(_differs(found, inside))
-    middle = voxels[np.square((voxels - voxels.mean(0)) * grid.spacing[::-1]).sum(1).argmin()] + starts
-    return tuple((index_to_ras(grid) @ (*middle[::-1], 1))[:3].tolist())
+    place = dense_place(lambda box: _differs(found, box), found.labels.shape, grid.spacing[::-1])
+    return None if place is None else tuple((index_to_ras(grid) @ (*place[::-1], 1))[:3].tolist())
 
 
 def _differs(found: Segmentation, box: tuple[slice, ...]) -> np.ndarray:

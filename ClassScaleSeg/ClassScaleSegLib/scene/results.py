@@ -24,7 +24,8 @@ from ..images.suffixes import DICOM_SUFFIX, RTSTRUCT_SUFFIX
 from ..labels.label import one_line
 from ..labels.standard_names import with_standard_names
 from ..labels.table import LabelTable
-from .confidence import TAG
+from .checked import TAG as CHECKED_TAG
+from .confidence import TAG as CONFIDENCE_TAG
 from .corrected import forget_corrected
 from .dicom import save_dicom
 from .hiding import bring_back, stand_in_no_longer
@@ -41,9 +42,7 @@ if TYPE_CHECKING:
         vtkMRMLTableNode,
     )
 
-# what Slicer's writer keeps of a segment besides its codes: how sure the model was of it, and what the Segment Editor
-# shows as its status
-_KEPT_TAGS = (TAG, "Segmentation.Status")
+_KEPT_TAGS = (CONFIDENCE_TAG, CHECKED_TAG)  # what Slicer's writer keeps of a segment besides its codes
 _OWNER = "ClassScaleSeg.Owner"  # role of the node to which one belongs that was noted on it
 
 

@@ -25,6 +25,7 @@ from ..labels.table import LabelTable
 from ..process.job import Event, Job
 from ..process.segmentation import SegmentationProcess
 from ..remote.credentials import TOKEN
+from .confidence_volume import remember_confidence
 from .dicom import remember_origin
 from .report import OriginOfVolumes, check_report, reported_as
 from .request import Request
@@ -319,8 +320,10 @@ class SceneRun:
             show_result(node, loaded[0], volume, *choices)
             remember_origin(node, self._models, statistics[0])
         remember_volumes(node, request.volumes, request.region is not None)
-        if _is_in_scene(request.confidence) and results[0].confidence is not None:
-            fill_confidence_node(request.confidence, results[0].confidence, self._grids[0][1])
+        confidence = request.confidence if _is_in_scene(request.confidence) else None
+        if confidence is not None and results[0].confidence is not None:
+            fill_confidence_node(confidence, results[0].confidence, self._grids[0][1])
+        remember_confidence(node, confidence)
         if _is_in_scene(request.statistics):
             regions = [region for region, _grid in self._grids]
             fill_table_node(request.statistics, statistics, list(map(measure_result, results, self._images, regions)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from .volume import image_to_world
 
 if TYPE_CHECKING:
-    from slicer import vtkMRMLScene, vtkMRMLSegmentationNode
+    from slicer import vtkMRMLScene, vtkMRMLSegmentationNode, vtkMRMLTransformableNode
 
 
 def structure_point(node: vtkMRMLSegmentationNode, segment_id: str) -> tuple[float, float, float] | None:
@@ -20,7 +21,6 @@ def structure_point(node: vtkMRMLSegmentationNode, segment_id: str) -> tuple[flo
     :returns: ``None`` if the segment is empty or does not exist.
     """
     import slicer
-    import vtk
 
     segment = node.GetSegmentation().GetSegment(segment_id)
     image = segment.GetRepresentation("Binary labelmap") if segment is not None else None
@@ -32,12 +32,18 @@ def structure_point(node: vtkMRMLSegmentationNode, segment_id: str) -> tuple[flo
         return None
     nearest = voxels[np.square(voxels - voxels.mean(0)).sum(1).argmin()]
     point = (image_to_world(image) @ (*np.add(nearest[::-1], image.GetExtent()[::2]), 1))[:3].tolist()
-    transform = node.GetParentTransformNode()
+    return to_world(node, point)
+
+
+def to_world(node: vtkMRMLTransformableNode, point: Sequence[float]) -> tuple[float, float, float]:
+    """Return where a point of a node is under the transforms above it; both in RAS, mm."""
+    import vtk
+
+    transform, place = node.GetParentTransformNode(), vtk.vtkGeneralTransform()
     if transform is not None:
-        to_world = vtk.vtkGeneralTransform()
-        transform.GetTransformToWorld(to_world)
-        point = to_world.TransformPoint(point)
-    return tuple(point)
+        transform.GetTransformToWorld(place)
+    right, anterior, superior = place.TransformPoint(point)
+    return right, anterior, superior
 
 
 def centre_views(node: vtkMRMLSegmentationNode, segment_id: str) -> tuple[float, float, float] | None:

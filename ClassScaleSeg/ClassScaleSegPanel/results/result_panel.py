@@ -21,6 +21,7 @@ from ..widgets.texts import tell, tell_error, tip
 from ..widgets.watching import Watching
 from .contents import changes, contents
 from .correcting import Correcting
+from .review import MARK, Review
 from .section import StructureSection, amount, attempt, searched
 from .segment_colors import SegmentColors
 from .statistics_menu import StatisticsMenu
@@ -57,7 +58,7 @@ class ResultPanel(StructureSection):
         on_shown: Callable[[], None],
         on_back: Callable[[vtkMRMLSegmentationNode], None],
     ) -> None:
-        titles = [_("Structure"), _("mL"), _("Confidence")]
+        titles = [_("Structure"), _("mL"), _("Confidence"), MARK]
         StructureSection.__init__(self, ui.resultCollapsibleButton, titles, self._go_to, self._ticked)
         self._ui, self._state, self._logic, self._on_shown, self._on_back = ui, state, logic, on_shown, on_back
         self._replaced: tuple[Any, Any] | None = None  # a segmentation, and the one in whose place it was listed
@@ -76,6 +77,7 @@ class ResultPanel(StructureSection):
         ui.resultSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose)
         self.correcting = Correcting(state, logic)
         self.colors, self._own_colors = SegmentColors(ui, state, self.render), dict[str, tuple[int, int, int]]()
+        self.review = Review(ui, state, logic, self.table, self.say)
         self.statistics = StatisticsMenu(ui.tableButton, state, self.say)
         # shown instead, if the volume comes from DICOM
         self.save_menu = qt.QMenu(ui.saveButton)
@@ -186,6 +188,7 @@ class ResultPanel(StructureSection):
         self._ui.backButton.visible = back is not None
         self.colors.render()
         self.table.recolor(self.colors.shown(self._own_colors))
+        self.review.render()
         self._ui.saveButton.enabled = self._ui.trainingButton.enabled = node is not None
         self._ui.saveButton.setMenu(self.save_menu if is_from_dicom(node) else None)
 
@@ -289,6 +292,6 @@ def _row(node: vtkMRMLSegmentationNode | None, label: Label, volume: LabelVolume
 
     segment = None if node is None else node.GetSegmentation().GetSegment(segment_id)
     sure = None if segment is None else confidence_of(segment)
-    cells = (volume.name, amount(volume.volume_ml), "" if sure is None else f"{sure:.2f}")
-    order = (volume.name.casefold(), volume.volume_ml, -1.0 if sure is None else sure)
+    cells = (volume.name, amount(volume.volume_ml), "" if sure is None else f"{sure:.2f}", "")
+    order = (volume.name.casefold(), volume.volume_ml, -1.0 if sure is None else sure, "")
     return Row(segment_id, label.color, cells, order, searched(volume.name, label))

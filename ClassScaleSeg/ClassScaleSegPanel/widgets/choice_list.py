@@ -20,10 +20,19 @@ class ChoiceList:
     """
 
     def __init__(self, box: qt.QComboBox, choices: Mapping[str, str], on_chosen: Callable[[str], None]) -> None:
-        self._box = box
+        self._box, self._choices = box, choices
         for choice, text in choices.items():
             box.addItem(text, choice)
         box.connect("currentIndexChanged(int)", lambda index: on_chosen(box.itemData(index)))
+
+    def offer(self, choice: str, there: bool) -> None:
+        """Offer one of the choices, the last, or do not."""
+        place = self._box.findData(choice)
+        with silent(self._box):
+            if there and place < 0:
+                self._box.addItem(self._choices[choice], choice)
+            elif not there and place >= 0:
+                self._box.removeItem(place)
 
     def render(self, choice: str) -> None:
         """Show a choice; an unknown one, as from a script, is shown as none, and refused when a run begins."""

@@ -196,6 +196,22 @@ class SearchTable:
         self.view.setColumnWidth(column, width)
         self.view.setColumnHidden(column, not longest)
 
+    @property
+    def columns(self) -> int:
+        """How many columns there are, hidden ones too."""
+        return len(self._headers)
+
+    def set_cells(self, column: int, texts: Mapping[str, str]) -> None:
+        """Give rows other texts in a column, by their keys. The rows stay in their order until it is sorted anew."""
+        self.model.blockSignals(True)
+        for key, text in texts.items():
+            item = self.model.item(self._items[key].row(), column)
+            if item.text() != text:
+                item.setText(text)
+                item.setData(text, _SORTED)
+        self.model.blockSignals(False)
+        self.view.viewport().update()
+
     def filter(self, text: str) -> None:
         """Show the rows that contain every word of ``text``, in any order."""
         words = [re.escape(word) for word in text.lower().split()]
@@ -214,6 +230,12 @@ class SearchTable:
         """Return the key of the row that was clicked or reached by the arrow keys; empty if there is none."""
         row = self.view.currentIndex().row()
         return self._key(row) if row >= 0 else ""
+
+    def go_to(self, key: str) -> None:
+        """Make a row that the search shows the current one, and scroll to it."""
+        index = self.proxy.index(self.shown().index(key), 0)
+        self.view.setCurrentIndex(index)
+        self.view.scrollTo(index)
 
     def ticked(self) -> list[str]:
         """Return the keys of the ticked rows, shown or not, in the order in which the rows were given."""

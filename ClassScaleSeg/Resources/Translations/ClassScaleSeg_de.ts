@@ -108,6 +108,10 @@
         <translation>Kanal 4:</translation>
     </message>
     <message>
+        <source>Checked</source>
+        <translation>Geprüft</translation>
+    </message>
+    <message>
         <source>Choose the folder of the report</source>
         <translation>Ordner des Berichts wählen</translation>
     </message>
@@ -208,6 +212,10 @@
         <translation>Von den Voxeln des Modells zu denen des Bilddatensatzes: zwischen allen Klassen, was glatte Grenzen ergibt, oder die nächstliegende Klasse kopieren, wie es die Modelle von Auto3DSeg in ihrem eigenen Programm tun.</translation>
     </message>
     <message>
+        <source>Go to the next structure that is not checked, those of which the model was least sure first, at the place in it where it was least sure. Without a confidence: in the order of the table.</source>
+        <translation>Zur nächsten Struktur gehen, die nicht geprüft ist, an die Stelle, an der das Modell am unsichersten war. Die Struktur, bei der es am unsichersten war, kommt zuerst. Ohne Konfidenz: in der Reihenfolge der Tabelle.</translation>
+    </message>
+    <message>
         <source>Hide differences</source>
         <translation>Ausblenden</translation>
     </message>
@@ -240,6 +248,10 @@
         <translation>Teile einer Klasse, die kleiner sind, nach dem Glätten zu Hintergrund machen.</translation>
     </message>
     <message>
+        <source>Mark the structure that you have clicked in the table as checked, and go to the next one. If it is marked already, remove the mark. It is Slicer's status "Completed" of the segment, which scenes and files keep.</source>
+        <translation>Die Struktur, die Sie in der Tabelle angeklickt haben, als geprüft markieren und zur nächsten gehen. Ist sie schon markiert, wird die Markierung entfernt. Es ist Slicers Status „Completed“ des Segments, den Szenen und Dateien behalten.</translation>
+    </message>
+    <message>
         <source>Measure volume, surface and position of each structure, with the intensities of the volume if it is on the same grid, for a table of the scene or for a file.</source>
         <translation>Volumen, Oberfläche und Lage jeder Struktur messen, mit den Intensitäten des Bilddatensatzes, wenn er dasselbe Gitter hat, für eine Tabelle der Szene oder für eine Datei.</translation>
     </message>
@@ -270,6 +282,10 @@
     <message>
         <source>Name segments by their terminology codes (Left kidney), not by the names of the model (kidney_left).</source>
         <translation>Segmente nach ihren Terminologie-Codes benennen (Left kidney), nicht nach den Namen des Modells (kidney_left).</translation>
+    </message>
+    <message>
+        <source>Next</source>
+        <translation>Nächste</translation>
     </message>
     <message>
         <source>None</source>
@@ -488,8 +504,8 @@
         <translation>Die Segmentierung, deren Strukturen aufgeführt sind: ein Ergebnis oder eine aus einer Datei oder von anderswo.</translation>
     </message>
     <message>
-        <source>The segments in the views and the rows below have their own colours, or are coloured by the mean confidence in them: yellow is where the model was least sure. What is saved has the own colours.</source>
-        <translation>Die Segmente in den Ansichten und die Zeilen darunter haben ihre eigenen Farben oder solche nach ihrer mittleren Konfidenz: Gelb ist, wo das Modell am unsichersten war. Gespeichert werden die eigenen Farben.</translation>
+        <source>The segments in the views and the rows below have their own colours, or are coloured by the mean confidence in them: yellow is where the model was least sure. What is saved has the own colours. "Unsure voxels" shows the confidence of each voxel above the image in the slice views.</source>
+        <translation>Die Segmente in den Ansichten und die Zeilen darunter haben ihre eigenen Farben oder solche nach ihrer mittleren Konfidenz: Gelb ist, wo das Modell am unsichersten war. Gespeichert werden die eigenen Farben. „Unsichere Voxel“ zeigt die Konfidenz jedes Voxels über dem Bild in den Schichtansichten.</translation>
     </message>
     <message>
         <source>The volume is part of a sequence. Segment all frames, and create a sequence of segmentations.</source>
@@ -6457,6 +6473,37 @@
     </message>
 </context>
 <context>
+    <name>results.review</name>
+    <message>
+        <source>All structures are checked.</source>
+        <translation>Alle Strukturen sind geprüft.</translation>
+    </message>
+    <message>
+        <source>All structures that the search shows are checked.</source>
+        <translation>Alle Strukturen, die die Suche zeigt, sind geprüft.</translation>
+    </message>
+    <message>
+        <source>Checked</source>
+        <translation>Geprüft</translation>
+    </message>
+    <message>
+        <source>To mark a structure as checked, click it in the table below.</source>
+        <translation>Um eine Struktur als geprüft zu markieren, klicken Sie sie unten in der Tabelle an.</translation>
+    </message>
+    <message>
+        <source>{name} is no longer marked as checked.</source>
+        <translation>{name} ist nicht mehr als geprüft markiert.</translation>
+    </message>
+    <message>
+        <source>{name}. Not yet checked: {count}.</source>
+        <translation>{name}. Noch nicht geprüft: {count}.</translation>
+    </message>
+    <message>
+        <source>{name}: confidence {sure}. Not yet checked: {count}.</source>
+        <translation>{name}: Konfidenz {sure}. Noch nicht geprüft: {count}.</translation>
+    </message>
+</context>
+<context>
     <name>results.section</name>
     <message>
         <source>Search structures</source>
@@ -6472,6 +6519,10 @@
     <message>
         <source>Structures</source>
         <translation>Strukturen</translation>
+    </message>
+    <message>
+        <source>Unsure voxels</source>
+        <translation>Unsichere Voxel</translation>
     </message>
 </context>
 <context>
