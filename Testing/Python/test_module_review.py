@@ -7,12 +7,18 @@ import numpy as np
 import pytest
 import slicer
 import vtk
+from classscale_training.data.collect.cases import folders_in, pair_cases, without_unchanged
 from ClassScaleSegLib import ImageError
+from ClassScaleSegLib.images.case_notes import CaseNotes, read_notes
+from ClassScaleSegLib.images.dicom.seg import UsedModel
 from ClassScaleSegLib.scene.checked import checked_structures, note_checked
 from ClassScaleSegLib.scene.confidence_map import SHOWN_BELOW, shows_confidence_map
 from ClassScaleSegLib.scene.confidence_volume import confidence_volume, least_sure_point, remember_confidence
+from ClassScaleSegLib.scene.dicom import remember_origin
 from ClassScaleSegLib.scene.results import fill_confidence_node
 from ClassScaleSegLib.scene.segmentation_node import fill_segmentation_node
+from ClassScaleSegLib.scene.segmentation_reader import open_structures
+from ClassScaleSegLib.scene.source_volumes import remember_volumes
 from painting import paint
 from slicer_application import add_volume, application, qt, transform
 from test_correction import KIDNEY, LIVER, SPLEEN, STRIP
@@ -261,3 +267,17 @@ def test_what_a_scene_from_elsewhere_has_noted_is_not_believed(panel, found, uns
     assert not panel.logic.showConfidenceMap(found, False)
     assert drawn(found) == (True, 1.0) and views[0].GetForegroundOpacity() == 0
     assert not display.GetApplyThreshold() and (display.GetLevel(), display.GetWindow()) == (0.5, 1.0)
+
+
+def test_a_case_says_if_nobody_has_corrected_or_checked_it(panel, found, tmp_path):
+    remember_volumes(found, [slicer.mrmlScene.GetFirstNodeByName("CT 1")])
+    remember_origin(found, [UsedModel("Brain")], open_structures(found).statistics)
+    file = tmp_path / "segmentations" / "CT_1.seg.nrrd"
+    panel.logic.saveForTraining(found, tmp_path)
+    assert read_notes(file) == CaseNotes((), ("Brain",))
+    cases, _told = pair_cases(*folders_in(tmp_path), 1)
+    kept, (finding,) = without_unchanged(cases, leave_out=True)
+    assert kept == [] and "1 of 1 segmentations are as Brain made them" in str(finding)
+    panel.logic.noteChecked(found, LIVER)
+    panel.logic.saveForTraining(found, tmp_path, replace=True)
+    assert read_notes(file) == CaseNotes() and without_unchanged(cases, leave_out=True) == (cases, [])

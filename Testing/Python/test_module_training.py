@@ -381,7 +381,7 @@ def test_a_result_that_nobody_corrected_is_told(panel, found, tmp_path, monkeypa
     choose(monkeypatch, tmp_path / "my cases")
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: True)
     panel.ui.trainingButton.click()
-    assert panel.results.text.endswith(f"Nobody has corrected it since Brain found it. {NEXT}")
+    assert panel.results.text.endswith(f"Nobody has corrected or checked it since Brain found it. {NEXT}")
     array = slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, node.GetSegmentation().GetNthSegmentID(0))
     array[np.nonzero(array)[0][0]] = 0
     node.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap").Modified()

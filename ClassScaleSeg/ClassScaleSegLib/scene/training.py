@@ -2,7 +2,8 @@
 
 A training folder has the images as ``images/NAME_0000.nii.gz``, ``_0001`` and so on, one per channel of the model, and
 the segmentation on their grid as ``segmentations/NAME.seg.nrrd``. Nothing else is in it: what the structures are, their
-names, codes and colours in the segmentations say, and which of them were corrected.
+names, codes and colours in the segmentations say, which of them were corrected, and
+whether nobody has looked at them.
 
     case = training_case(node, folder)
     if not case.replaced:
@@ -22,11 +23,13 @@ import numpy as np
 
 from ..errors import ImageError, OutputError, OutputExistsError
 from ..files import replacing
+from ..images.case_notes import CaseNotes
 from ..images.comparison import onto_grid
 from ..images.geometry import Geometry, same_lattice
 from ..images.layers import layer_counts
 from ..images.seg_nrrd import stored_type, write_seg_nrrd
 from ..images.segmentation import Segmentation
+from .checked import checked_structures
 from .corrected import corrected_structures
 from .dicom import unedited_result_of
 from .nifti_volume import check_nifti_grid, same_voxels, write_nifti
@@ -34,7 +37,7 @@ from .segmentation_node import occupied_box
 from .segmentation_reader import labels_of, open_segmentation
 from .sequence import browser_of
 from .source_volumes import is_of_region, source_volumes
-from .training_folder import IMAGES, SEGMENTATIONS, SUFFIX, corrected_note, count_cases, is_of
+from .training_folder import IMAGES, SEGMENTATIONS, SUFFIX, count_cases, is_of
 from .volume import check_volume, geometry_of, is_on_grid
 
 if TYPE_CHECKING:
@@ -54,8 +57,7 @@ class TrainingCase(NamedTuple):
     :ivar name: of the case, in the names of its files.
     :ivar volumes: one per channel.
     :ivar segmentation: on the grid of the first volume, with all structures, also those without a voxel.
-    :ivar unedited: the names of the models that found the structures, if nobody has edited them since.
-    :ivar corrected: the names of the structures that were corrected, as far as this is known.
+    :ivar notes: which structures were corrected, and which models found them if nobody has looked at them since.
     :ivar replaced: whether the folder has a case of the same image, of that name.
     :ivar notices: sentences on what the user should know about the segmentation.
     """
@@ -64,8 +66,7 @@ class TrainingCase(NamedTuple):
     name: str
     volumes: tuple[vtkMRMLScalarVolumeNode, ...]
     segmentation: Segmentation
-    unedited: tuple[str, ...]
-    corrected: tuple[str, ...]
+    notes: CaseNotes
     replaced: bool
     notices: tuple[str, ...]
 
@@ -100,13 +101,13 @@ def training_case(
             f"{node.GetName()} was made in a region of {first.GetName()}. Outside of it nothing was looked for, so the "
             "case says that there is none of the structures, but for what you have drawn.",
         )
-    models = unedited_result_of(node, () if opened is None else opened.statistics)
+    made_by = unedited_result_of(node, () if opened is None else opened.statistics)
+    unchecked = () if checked_structures(node) else tuple(model.name for model in made_by)
     browser = browser_of(first)
     frame = "" if browser is None else f"_frame{browser.GetSelectedItemNumber():03}"
     name, replaced = _free_name(path, case_name(first.GetName() or "", len(kept)) + frame, first)
-    unedited = tuple(model.name for model in models)
-    corrected = corrected_structures(node)
-    return TrainingCase(path, name, kept, segmentation, unedited, corrected, replaced, notices)
+    notes = CaseNotes(corrected_structures(node), unchecked)
+    return TrainingCase(path, name, kept, segmentation, notes, replaced, notices)
 
 
 def _checked(volumes: Sequence[vtkMRMLScalarVolumeNode | None]) -> tuple[vtkMRMLScalarVolumeNode, ...]:
@@ -148,8 +149,8 @@ def write_case(case: TrainingCase, replace: bool = False) -> int:
         for volume, part in zip(case.volumes, reversed(parts), strict=True):
             write_nifti(volume, part)
         found = case.segmentation
-        noted, dtype = corrected_note(case.corrected), stored_type(found.table)
-        write_seg_nrrd(drawn, found.layers, found.table, found.geometry, dtype, True, noted)
+        dtype = stored_type(found.table)
+        write_seg_nrrd(drawn, found.layers, found.table, found.geometry, dtype, True, case.notes.fields())
     for file in images.glob("*"):  # of an earlier case with more channels
         if case.replaced and is_of(file, case.name) and file not in files:
             file.unlink(missing_ok=True)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import OutputError
+from ..images.case_notes import read_notes
 from ..images.paired_cases import segmentation_files
 
 IMAGES, SEGMENTATIONS = "images", "segmentations"
 SUFFIX = ".seg.nrrd"
-_CORRECTED = "ClassScaleSeg_Corrected"  # field of the header: names, as JSON
-_BEGINNING = 1 << 16  # bytes that are looked at; the field stands before the segments
 
 
 class SavedCase(NamedTuple):
@@ -43,7 +40,7 @@ def saved_cases(folder: Path) -> list[SavedCase]:
         for name, files in _segmentations(folder).items():
             saved = max(file.stat().st_mtime for file in files)
             own = next((file for file in files if file.name.endswith(SUFFIX)), None)
-            found.append(SavedCase(name, datetime.fromtimestamp(saved), _of(own) if own else ()))
+            found.append(SavedCase(name, datetime.fromtimestamp(saved), read_notes(own).corrected if own else ()))
     except OSError as error:
         raise OutputError(f"{folder} cannot be read ({error.strerror or error}). Choose another folder.") from error
     return sorted(found, key=lambda case: case.saved, reverse=True)
@@ -60,23 +57,6 @@ def is_of(file: Path, name: str) -> bool:
     return re.match(rf"{re.escape(name)}{numbered}\.", file.name, re.IGNORECASE) is not None
 
 
-def corrected_note(names: Sequence[str]) -> dict[str, str]:
-    """Return the field of a header that names the structures that were corrected; nothing if there are none."""
-    return {_CORRECTED: json.dumps(list(names))} if names else {}
-
-
 def _segmentations(folder: Path) -> dict[str, list[Path]]:
     inner = folder / SEGMENTATIONS
     return segmentation_files(inner) if inner.is_dir() else {}
-
-
-def _of(file: Path) -> tuple[str, ...]:
-    """Return the names that are noted in the header of a file. A file from elsewhere is not trusted."""
-    with file.open("rb") as opened:
-        beginning = opened.read(_BEGINNING).partition(b"\n\n")[0].decode(errors="replace")
-    noted = re.search(rf"^{_CORRECTED}:=(.*)$", beginning, re.MULTILINE)
-    try:
-        names = json.loads(noted[1]) if noted else []
-    except (ValueError, RecursionError):
-        return ()
-    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()

@@ -60,9 +60,9 @@ def save_for_training(node: vtkMRMLSegmentationNode, state: PanelState) -> str:
     if case.notices:
         tell(" ".join(map(translated, case.notices)), title)
     said = [_("{name} is saved. Cases in the folder: {count}.").format(name=case.name, count=count)]
-    if case.unedited:
-        text = _("Nobody has corrected it since {models} found it.")
-        said.append(text.format(models=", ".join(case.unedited)))
+    if case.notes.unchecked:
+        text = _("Nobody has corrected or checked it since {models} found it.")
+        said.append(text.format(models=", ".join(case.notes.unchecked)))
     said.append(_("To train a model further on the cases, press Train..."))
     return " ".join(said)
 

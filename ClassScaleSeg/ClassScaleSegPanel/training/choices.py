@@ -33,7 +33,7 @@ class Choices:
     :ivar validate: keep a fifth of the cases to see how good the new model is.
     :ivar missing: what it means that a case lacks a structure: "", "background" or "unlabelled".
     :ivar overlap: which label wins where structures overlap: "", "first" or "last".
-    :ivar corrected: leave out results that nobody has corrected.
+    :ivar corrected: leave out results that nobody has corrected or checked.
     :ivar fill: what a case lacks and the model knows is what the model finds.
     """
 

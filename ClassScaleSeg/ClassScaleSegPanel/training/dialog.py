@@ -70,7 +70,7 @@ class TrainingDialog(CasesDialog):
             )
         )
         self.validate.text = keep_a_fifth()
-        self.corrected.text = _("Leave out results that nobody has corrected")
+        self.corrected.text = _("Leave out results that nobody has corrected or checked")
         self.model.toolTip = tip(
             _("Models on this computer that are one network of nnU-Net. Others, as of Auto3DSeg, cannot be trained.")
         )

@@ -6605,8 +6605,8 @@
         <translation>Es ist nicht bekannt, aus welchem Bilddatensatz {name} entstanden ist. Wählen Sie ihn unter „Eingaben“; er muss das Gitter der Segmentierung haben.</translation>
     </message>
     <message>
-        <source>Nobody has corrected it since {models} found it.</source>
-        <translation>Niemand hat das Ergebnis von {models} seither korrigiert.</translation>
+        <source>Nobody has corrected or checked it since {models} found it.</source>
+        <translation>Niemand hat es korrigiert oder geprüft, seit {models} es gefunden hat.</translation>
     </message>
     <message>
         <source>Save for training</source>
@@ -7474,8 +7474,8 @@
         <translation>Fertig. Das neue Modell ist {file}.</translation>
     </message>
     <message>
-        <source>Leave out results that nobody has corrected</source>
-        <translation>Ergebnisse auslassen, die niemand korrigiert hat</translation>
+        <source>Leave out results that nobody has corrected or checked</source>
+        <translation>Ergebnisse weglassen, die niemand korrigiert oder geprüft hat</translation>
     </message>
     <message>
         <source>Let the model find what nobody has drawn</source>

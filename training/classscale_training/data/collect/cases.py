@@ -11,6 +11,7 @@ from pathlib import Path
 from ClassScaleSegLib.cohort.records import models_of_unchanged
 from ClassScaleSegLib.commands.cases import find_cases
 from ClassScaleSegLib.errors import ClassScaleError, ImageError
+from ClassScaleSegLib.images.case_notes import read_notes
 from ClassScaleSegLib.images.paired_cases import find_segmentations
 
 from ..findings import Finding
@@ -131,12 +132,14 @@ def with_under(cases: Sequence[Case], folder: Path) -> tuple[list[Case], list[Fi
 
 
 def without_unchanged(cases: Sequence[Case], leave_out: bool) -> tuple[list[Case], list[Finding]]:
-    """Find segmentations that ``segment`` has made, and nobody has changed since.
+    """Find segmentations that a model has made, by ``segment`` or in Slicer, and nobody has changed or checked since.
+
+    That a structure was checked is known of cases that were saved in Slicer alone.
 
     :param leave_out: return the other cases alone.
     :returns: the cases, and a warning.
     """
-    made = {case.name: models_of_unchanged(case.name, case.segmentation) for case in cases}
+    made = {case.name: _made_by(case) for case in cases}
     unchanged = {name: models for name, models in made.items() if models is not None}
     if not unchanged:
         return list(cases), []
@@ -149,6 +152,17 @@ def without_unchanged(cases: Sequence[Case], leave_out: bool) -> tuple[list[Case
         kept = [case for case in cases if case.name not in unchanged]
         return kept, [Finding(f"{sentence}They are left out.")]
     return list(cases), [Finding(f"{sentence}If nobody has checked them either, leave them out with --corrected.")]
+
+
+def _made_by(case: Case) -> tuple[str, ...] | None:
+    """Return the names of the models that made a segmentation which nobody has changed or checked, as far as known."""
+    models = models_of_unchanged(case.name, case.segmentation)
+    if models is None and case.segmentation.is_file():
+        try:
+            models = read_notes(case.segmentation).unchecked or None
+        except OSError:  # it is told when the segmentation is read
+            return None
+    return models
 
 
 def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:

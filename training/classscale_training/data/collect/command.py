@@ -36,7 +36,7 @@ class CollectOptions:
     :ivar labels: a label table, ``dataset.json`` or model that names the wanted labels in their order.
     :ivar channels: names of the channels; ``None``: those that the dataset or ``labels`` has, or else the modality of
         the DICOM series.
-    :ivar corrected: leave out results of ``classscaleseg segment`` that nobody has changed.
+    :ivar corrected: leave out results that nobody has changed, or checked in Slicer.
     :ivar under: a folder of segmentations with the names of the cases, from which a case gets the structures that its
         own one lacks.
     :ivar rules: what holds where segmentations leave it open.
@@ -277,7 +277,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--missing", choices=MISSING, help=f"{missing} (default: stop)")
     overlap = "which label wins where structures overlap, the first or the last of the dataset's labels"
     add("--overlap", choices=OVERLAP, help=f"{overlap} (default: stop)")
-    add("--corrected", action="store_true", help="leave out results of segment that nobody has changed")
+    add("--corrected", action="store_true", help="leave out results that nobody has changed, or checked in Slicer")
     under = "segmentations of the same names, from which a case gets what its own one lacks, such as those of `fill`"
     add("--under", type=Path, metavar="DIR", help=under)
     add("--check", action="store_true", help="read all cases, print the labels, and write nothing")

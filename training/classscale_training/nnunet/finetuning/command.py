@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     missing = "a structure that a case lacks is not in its image (background), or may be there (unlabelled)"
     add("--missing", choices=MISSING, help=f"{missing} (default: stop)")
     add("--overlap", choices=OVERLAP, help="which label wins where structures overlap (default: stop)")
-    add("--corrected", action="store_true", help="leave out results of segment that nobody has changed")
+    add("--corrected", action="store_true", help="leave out results that nobody has changed, or checked in Slicer")
     add("--optimizer", choices=tuple(RATES), help=f"{SGD} (default), or {ADAMW} with a warm-up, for a single epoch")
     rates = ", ".join(f"{value:g} for {name}" for name, value in RATES.items())
     add("--learning-rate", type=rate, metavar="RATE", help=f"of the first epoch (default: {rates})")
