@@ -340,17 +340,26 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
 
         return show_confidence(segmentationNode, on)
 
-    def showConfidenceMap(self, segmentationNode: vtkMRMLSegmentationNode, on: bool = True) -> bool:
+    def showConfidenceMap(
+        self,
+        segmentationNode: vtkMRMLSegmentationNode,
+        on: bool = True,
+        confidenceNode: vtkMRMLScalarVolumeNode | None = None,
+    ) -> bool:
         """Show in the slice views where the model was unsure, or show there what they had before again.
 
         Voxels have the colours of `colorByConfidence`, from yellow for 0.5 or less; those of more than 0.9 are
         transparent. The segments are faint outlines meanwhile.
 
         :param segmentationNode: made with a ``confidence``, which is still in the scene.
+        :param confidenceNode: the volume with the confidence, if both were loaded from files. It is remembered.
         :returns: whether that is shown: ``False`` also if there is no such volume, or no slice view.
         """
         from ClassScaleSegLib.scene.confidence_map import show_confidence_map
+        from ClassScaleSegLib.scene.confidence_volume import remember_confidence
 
+        if confidenceNode is not None:
+            remember_confidence(segmentationNode, confidenceNode)
         return show_confidence_map(segmentationNode, on)
 
     def structuresToCheck(self, segmentationNode: vtkMRMLSegmentationNode) -> list[str]:

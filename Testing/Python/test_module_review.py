@@ -230,6 +230,22 @@ def test_a_run_without_confidence_forgets_the_volume_of_the_one_before(found, un
     assert confidence_volume(found) is None and least_sure_point(found, LIVER) is None
 
 
+def test_files_of_the_command_have_the_confidences_and_may_be_looked_at_in_the_same_way(scene, panel, views, tmp_path):
+    made = result()
+    made.write(tmp_path / "CT 1.seg.nrrd")
+    loaded = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Loaded")
+    loaded.AddDefaultStorageNode(str(tmp_path / "CT 1.seg.nrrd"))
+    loaded.GetStorageNode().SetFileName(str(tmp_path / "CT 1.seg.nrrd"))
+    assert loaded.GetStorageNode().ReadData(loaded)
+    select(panel.ui.resultSelector, loaded)
+    assert [visit(panel) for _ in range(3)] == [LIVER, KIDNEY, SPLEEN]
+    assert panel.results.text == "spleen: confidence 0.99. Not yet checked: 3."
+    volume = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Confidence")
+    fill_confidence_node(volume, made.confidence, made.geometry)
+    assert not panel.logic.showConfidenceMap(loaded) and panel.logic.showConfidenceMap(loaded, confidenceNode=volume)
+    assert {view.GetForegroundVolumeID() for view in views} == {volume.GetID()}
+
+
 def test_a_saved_scene_brings_the_map_back(scene, panel, found, unsure, views, tmp_path):
     note_checked(found.GetSegmentation().GetSegment(SPLEEN))
     panel.results.follow()

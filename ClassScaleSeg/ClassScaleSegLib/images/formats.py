@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from ..labels.table import LabelTable
 from .dicom.rtstruct import write_dicom_rtstruct
 from .dicom.seg import KINDS, DicomSeg, write_dicom_seg
 from .geometry import ROUNDED_SHEAR, Geometry
-from .seg_nrrd import stored_type, write_seg_nrrd
+from .seg_nrrd import CONFIDENCE_TAG, confidence_text, stored_type, write_seg_nrrd
 from .suffixes import (
     ALL_SUFFIXES,
     DICOM_SUFFIX,
@@ -105,6 +106,7 @@ def write_segmentation(
     overwrite: bool,
     keep_empty: bool,
     dicom: DicomSeg | None = None,
+    confidences: Mapping[int, float] = MappingProxyType({}),
 ) -> None:
     """Write a label map, or several, and their table; see `Segmentation.write`.
 
@@ -115,6 +117,7 @@ def write_segmentation(
     :param overwrite: replace existing files.
     :param keep_empty: list classes without voxels too, in formats other than images.
     :param dicom: for ``.seg.dcm`` and ``.rtstruct.dcm``: the series that was segmented, and choices.
+    :param confidences: for ``.seg.nrrd``: the mean confidence in each class, by label value, as far as known.
     :raises OutputError: if the suffix is not supported, the series is missing, there are several layers and the format
         holds one, or a file cannot be written.
     :raises ImageError: if the series cannot be read.
@@ -135,7 +138,8 @@ def write_segmentation(
     dtype = stored_type(table)
     if suffix == ".seg.nrrd":
         with replacing(path, overwrite) as temporary:
-            write_seg_nrrd(temporary, layers, table, geometry, dtype, keep_empty)
+            tags = {value: {CONFIDENCE_TAG: confidence_text(sure)} for value, sure in confidences.items()}
+            write_seg_nrrd(temporary, layers, table, geometry, dtype, keep_empty, tags=tags)
         return
     with ExitStack() as stack:  # both files are complete before either gets its name
         colours = stack.enter_context(replacing(colour_table_path(path), overwrite))

@@ -35,6 +35,7 @@ SLAB_BYTES = 4 << 20
 # Slicer up to 5.8 treats a terminology entry without context as empty. From 5.10 the context only says where to search
 # first.
 CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
+CONFIDENCE_TAG = "ClassScaleSeg.Confidence"  # of a segment: how sure the model was of it
 REGION_CONTEXT = "Anatomic codes - DICOM master list"
 
 
@@ -104,6 +105,15 @@ def header(
         fields = _fields(label, *place, tags.get(label.value, {}))
         lines.extend(f"Segment{index}_{key}:={value}" for key, value in fields)
     return "\n".join(lines) + "\n\n"
+
+
+def confidence_text(confidence: float) -> str:
+    """Return the tag ``CONFIDENCE_TAG`` of a segment for the mean confidence in it, 0 to 1.
+
+    >>> confidence_text(0.98765432)
+    '0.9877'
+    """
+    return f"{confidence:.4f}"
 
 
 def stored_type(table: LabelTable) -> np.dtype:

@@ -20,7 +20,7 @@ from .formats import write_confidence, write_segmentation
 from .geometry import Geometry
 from .label_image import read_layers
 from .layers import as_uint16, layer_counts, layer_of_values
-from .measures import LabelMeasures, measure
+from .measures import LabelMeasures, measure, sums_by_label
 from .reading import ImageSource, InputImage, read_image
 from .statistics import write_statistics
 
@@ -113,7 +113,7 @@ class Segmentation:
         keep_empty: bool = False,
         source: DicomSeg | str | Path | None = None,
     ) -> None:
-        """Write the label map and its table.
+        """Write the label map and its table; in a ``.seg.nrrd`` also the mean confidence in each class, if known.
 
         :param path: ``.seg.nrrd``; ``.seg.dcm``, a DICOM segmentation; ``.rtstruct.dcm``, an RT Structure Set; or
             ``.nii.gz``, ``.nii``, ``.mha`` or ``.nrrd``, for which a colour table ``.labels.csv`` is written to the
@@ -129,7 +129,8 @@ class Segmentation:
             file remains, and existing files are unchanged.
         """
         dicom = DicomSeg(source) if isinstance(source, (str, Path)) else source
-        write_segmentation(Path(path), self.layers, self.table, self.geometry, overwrite, keep_empty, dicom)
+        sure = self.mean_confidences() if Path(path).name.lower().endswith(".seg.nrrd") else {}
+        write_segmentation(Path(path), self.layers, self.table, self.geometry, overwrite, keep_empty, dicom, sure)
 
     def write_confidence(self, path: str | Path, overwrite: bool = False) -> None:
         """Write the confidence map as a float32 volume.
@@ -167,6 +168,19 @@ class Segmentation:
     def statistics(self) -> list[LabelVolume]:
         """Return voxels and volume of every class but the background, in table order; 0 voxels if it does not occur."""
         return class_volumes(layer_counts(self.layers).sum(0), self.table, self.geometry)
+
+    def mean_confidences(self, statistics: Iterable[LabelVolume] | None = None) -> dict[int, float]:
+        """Return the mean confidence of each class that occurs, 0 to 1, by label value; none if it was not computed.
+
+        :param statistics: those of :meth:`statistics`, if the voxels have been counted already.
+        """
+        if self.confidence is None:
+            return {}
+        found = [row for row in (self.statistics() if statistics is None else statistics) if row.voxels]
+        sums = np.zeros(max((row.value for row in found), default=0) + 1)
+        for layer in self.layers:
+            sums += sums_by_label(layer, self.confidence, len(sums))
+        return {row.value: float(sums[row.value]) / row.voxels for row in found}
 
     def measures(self, image: ImageSource | np.ndarray | None = None) -> dict[int, LabelMeasures]:
         """Measure surface, position and box of every class that occurs, and the intensities of an image inside it.

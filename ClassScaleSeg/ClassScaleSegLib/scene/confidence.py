@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from ..images.seg_nrrd import CONFIDENCE_TAG, confidence_text
+
 if TYPE_CHECKING:
     from slicer import vtkSegment
-
-TAG = "ClassScaleSeg.Confidence"  # of a segment
 
 
 def note_confidence(segment: vtkSegment, confidence: float) -> None:
     """Note the mean confidence in the voxels of a structure, 0 to 1."""
-    segment.SetTag(TAG, f"{confidence:.4f}")
+    segment.SetTag(CONFIDENCE_TAG, confidence_text(confidence))
 
 
 def forget_confidence(segment: vtkSegment) -> None:
     """Forget it, because the structure is not as the model found it any more."""
-    segment.RemoveTag(TAG)
+    segment.RemoveTag(CONFIDENCE_TAG)
 
 
 def confidence_of(segment: vtkSegment) -> float | None:
@@ -34,7 +34,7 @@ def confidence_of(segment: vtkSegment) -> float | None:
     import vtk
 
     text = vtk.reference("")
-    if not segment.GetTag(TAG, text):
+    if not segment.GetTag(CONFIDENCE_TAG, text):
         return None
     try:
         confidence = float(str(text))

@@ -18,14 +18,13 @@ from ..images.comparison import Comparison, compare
 from ..images.geometry import Geometry
 from ..images.label_image import read_layers
 from ..images.measures import LabelMeasures
-from ..images.seg_nrrd import index_to_ras, stored_type, write_seg_nrrd
+from ..images.seg_nrrd import CONFIDENCE_TAG, index_to_ras, stored_type, write_seg_nrrd
 from ..images.segmentation import Segmentation, class_volumes
 from ..images.suffixes import DICOM_SUFFIX, RTSTRUCT_SUFFIX
 from ..labels.label import one_line
 from ..labels.standard_names import with_standard_names
 from ..labels.table import LabelTable
 from .checked import TAG as CHECKED_TAG
-from .confidence import TAG as CONFIDENCE_TAG
 from .corrected import forget_corrected
 from .dicom import save_dicom
 from .hiding import bring_back, stand_in_no_longer

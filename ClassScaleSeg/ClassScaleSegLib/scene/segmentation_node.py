@@ -15,7 +15,6 @@ from ..errors import OutputExistsError
 from ..images.counts import LabelVolume
 from ..images.geometry import Geometry
 from ..images.layers import layer_counts, layer_of_values
-from ..images.measures import sums_by_label
 from ..images.seg_nrrd import index_to_ras, terminology_entry
 from ..images.segmentation import Segmentation
 from .confidence import note_confidence
@@ -90,7 +89,7 @@ def fill_segmentation_node(
             text = converter.SerializeImageGeometry(whole)
             vtk_segmentation.SetConversionParameter(converter.GetReferenceImageGeometryParameterName(), text)
         following = ""  # the segment that the next one is inserted before
-        sure = _confidences(segmentation, rows)
+        sure = segmentation.mean_confidences(rows)
         segments = {label.id: _segment(label, sure.get(label.value)) for label in labels}
         for identifier, segment in kept.items():
             segment.DeepCopyMetadata(segments[identifier])
@@ -123,18 +122,6 @@ def _remove_segments(segmentation: vtkSegmentation, names: dict[str, str]) -> di
     for identifier in set(segmentation.GetSegmentIDs()) - kept.keys():
         segmentation.RemoveSegment(identifier)
     return kept
-
-
-def _confidences(segmentation: Segmentation, rows: Sequence[LabelVolume]) -> dict[int, float]:
-    """Return the mean confidence of each class that was found; nothing if it was not computed."""
-    found = [row for row in rows if row.voxels]
-    if segmentation.confidence is None or not found:
-        return {}
-    values = int(max(layer.max(initial=0) for layer in segmentation.layers)) + 1
-    sums = np.zeros(values)
-    for layer in segmentation.layers:
-        sums += sums_by_label(layer, segmentation.confidence, values)
-    return {row.value: float(sums[row.value]) / row.voxels for row in found}
 
 
 def _segment(label: Label, confidence: float | None) -> vtkSegment:
