@@ -5,17 +5,27 @@ from __future__ import annotations
 import csv
 import json
 import weakref
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("nnunetv2")
 from classscale_training import commands  # noqa: E402
-from classscale_training.evaluation.drawn_cases import Candidate, without_common_classes  # noqa: E402
+from classscale_training.evaluation.drawn_cases import without_common_classes  # noqa: E402
+from classscale_training.evaluation.model_results import Candidate  # noqa: E402
+from classscale_training.evaluation.models_report import Report  # noqa: E402
+from ClassScaleSegLib.cohort.records import FOLDER  # noqa: E402
+from ClassScaleSegLib.commands import job_models  # noqa: E402
 from ClassScaleSegLib.process.exit_codes import ExitCode  # noqa: E402
-from collect_cases import Training  # noqa: E402
+from collect_cases import GRID, Training, boxes  # noqa: E402
 from conftest import small_dataset  # noqa: E402
 
 NAMES = {1: "organ 1", 2: "something else"}
+
+
+class Crash(SystemExit):
+    """Ends the command where it is, as a signal does."""
 
 
 @pytest.fixture
@@ -35,6 +45,27 @@ def run(*words: object) -> int:
     return commands.main(["compare-models", *map(str, words), "-device", "cpu"])
 
 
+def segmented_until(number: int, monkeypatch: pytest.MonkeyPatch, *words: object) -> list[str]:
+    """Run a comparison that crashes when it has begun so many segmentations, and return what they were."""
+    begun: list[str] = []
+
+    def begin(report: Report, done: int, total: int, what: str) -> None:
+        begun.append(what)
+        if len(begun) == number:
+            raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Report, "case", begin)
+        with pytest.raises(Crash):
+            run(*words)
+    return begun
+
+
+def cut_short(file: Path) -> None:
+    """Take away the end of a file, so that its header is whole and its voxels are not."""
+    file.write_bytes(file.read_bytes()[:-100])
+
+
 def test_two_models_are_shown_side_by_side(drawn, model, tmp_path, capsys):
     results, table = tmp_path / "results", tmp_path / "all.csv"
     words = [drawn.folder, "-m", model, "-m", "toy-120", "--names", "old: 1", "new", "-o", table, "--results", results]
@@ -45,7 +76,8 @@ def test_two_models_are_shown_side_by_side(drawn, model, tmp_path, capsys):
     organ, other = (next(line for line in lines if line.startswith(name)) for name in NAMES.values())
     assert organ.split()[2] == "2" and len(organ.split()) == 4 and other.split() == ["something", "else", "0"]
     assert lines[-1] == "No structure is in all of them."
-    assert sorted(str(file.relative_to(results)) for file in results.rglob("*.*")) == [
+    files = (file.relative_to(results) for file in results.rglob("*.*"))
+    assert sorted(str(file) for file in files if FOLDER not in file.parts) == [
         *(f"{folder}/{case}.seg.nrrd" for folder in ("1-old-1", "2-new") for case in "ab"),
         "comparison.json",
     ]
@@ -67,29 +99,70 @@ def test_results_that_cannot_be_written_are_said_in_a_sentence(drawn, tmp_path, 
 
 def test_a_model_is_freed_before_the_next_one_is_opened(drawn, model, monkeypatch):
     opened: list[weakref.ref] = []
-    find = Candidate.found
+    open_model = job_models.open_model
 
-    class Run:
-        def __init__(self, candidate: Candidate) -> None:
-            assert not any(ref() for ref in opened), "two networks are in memory"
-            self.run = find(candidate).run
-            opened.append(weakref.ref(self))
+    def opening(*arguments):
+        assert not any(ref() for ref in opened), "two networks are in memory"
+        found = open_model(*arguments)
+        opened.append(weakref.ref(found))
+        return found
 
-        def __call__(self, image):
-            return self.run(image)
+    monkeypatch.setattr(job_models, "open_model", opening)
+    cut_short(drawn.images / "b_0000.nii.gz")  # the error of this case does not keep the network either
+    assert run(drawn.folder, "-m", model, "-m", "toy-120") == ExitCode.SOME_FAILED and len(opened) == 2
 
-    class Found:
-        channels = 1
 
-        def __init__(self, candidate: Candidate) -> None:
-            self.candidate, self.table = candidate, find(candidate).table
+def test_what_was_segmented_before_a_crash_is_used_again(drawn, model, tmp_path, monkeypatch, capsys):
+    results = tmp_path / "results"
+    words = [drawn.folder, "-m", model, "-m", "toy-120", "--names", "old", "new", "--results", results]
+    assert segmented_until(3, monkeypatch, *words) == ["old: a", "old: b", "new: a"]
+    first = results / "1-old" / "a.seg.nrrd"
+    before = first.stat()
+    capsys.readouterr()
+    assert run(*words) == 0
+    output, error = capsys.readouterr()
+    assert output.startswith("new: a (3 of 4)\nnew: b (4 of 4)\n")
+    assert error.splitlines()[1] == "Of 4 segmentations, 2 are there already."
+    assert first.stat() == before
+    drawn.case("a", NAMES, boxes(2, 1))  # corrected
+    drawn.image("b", grid=replace(GRID, spacing=(1.0, 1.0, 1.0)))  # another image
+    assert run(*words, "--overwrite", "--json-progress") == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(event["done"], "remaining" in event) for event in events if "done" in event] == [(2, False), (3, True)]
+    assert first.stat() == before and events[-1]["cases"] == ["a", "b"]
 
-        @property
-        def run(self) -> Run:
-            return Run(self.candidate)
 
-    monkeypatch.setattr(Candidate, "found", lambda candidate: Found(candidate))
-    assert run(drawn.folder, "-m", model, "-m", "toy-120") == 0 and len(opened) == 2
+def test_two_comparisons_in_one_folder_are_refused(drawn, model, tmp_path, monkeypatch, capsys):
+    words = [drawn.folder, "-m", model, "--cases", "a", "--results", tmp_path / "results"]
+    codes = []
+    monkeypatch.setattr(Report, "case", lambda *case: codes.append(run(*words)))
+    assert run(*words) == 0 and codes == [ExitCode.FAULT]
+    assert "results is being used by another process" in capsys.readouterr().err
+
+
+def test_another_model_of_the_same_name_segments_again(drawn, model, write_model, tmp_path, monkeypatch, capsys):
+    words = [drawn.folder, "-m", model, "--results", tmp_path / "results"]
+    assert len(segmented_until(2, monkeypatch, *words)) == 2
+    write_model(seeds=(1,))
+    capsys.readouterr()
+    assert run(*words) == 0 and "(1 of 2)" in capsys.readouterr().out
+
+
+def test_a_model_that_is_replaced_meanwhile_is_refused(drawn, model, write_model, monkeypatch, capsys):
+    monkeypatch.setattr(Report, "case", lambda *case: write_model(seeds=(1,)))
+    assert run(drawn.folder, "-m", "toy-120", "-m", model, "--names", "toy", "mine") == ExitCode.MODEL
+    assert "mine has been replaced by another model since the comparison began." in capsys.readouterr().err
+
+
+def test_results_that_somebody_has_changed_are_replaced_only_if_asked(drawn, model, tmp_path, monkeypatch, capsys):
+    results = tmp_path / "results"
+    words = [drawn.folder, "-m", model, "--names", "old", "--results", results]
+    assert len(segmented_until(2, monkeypatch, *words)) == 2
+    (file := results / "1-old" / "a.seg.nrrd").write_bytes(b"mine")
+    assert run(*words) == ExitCode.OUTPUT
+    output, error = capsys.readouterr()
+    assert f"{file} is not as old has made it." in error and file.read_bytes() == b"mine"
+    assert run(*words, "--overwrite") == 0 and file.read_bytes() != b"mine"
 
 
 def test_models_of_other_channels_are_refused_before_anything_is_done(drawn, model, write_model, tmp_path, capsys):
@@ -144,7 +217,7 @@ def test_programs_are_told_by_json_lines(drawn, model, capsys):
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     progress = [event for event in events if event["event"] == "progress"]
     assert [(event["stage"], event["done"], event["total"]) for event in progress] == [
-        ("segment", done, 4) for done in (0, 1, 2)
+        ("segment", done, 4) for done in (0, 2, 3)
     ], "the damaged case is left out for the second model"
     assert "remaining" not in progress[0] and progress[1]["remaining"] >= 0
     said = [event["message"] for event in events if event["event"] == "message"]

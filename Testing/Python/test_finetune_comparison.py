@@ -93,6 +93,7 @@ def test_a_comparison_that_is_stopped_says_that_there_is_a_new_model(steps, corr
     assert finetune(corrected, "--fold", 0) == ExitCode.CANCELLED
     said = capsys.readouterr().out.splitlines()[-1]
     assert said.startswith(f"{corrected.folder.parent / 'mine.zip'} is written, but was not compared. To do so: class")
+    assert f" --results {corrected.folder.parent / 'mine.training' / 'compared'}" in said  # it goes on there
 
 
 def test_cases_that_cannot_be_divided_again_leave_the_new_model(steps, corrected, capsys):
@@ -104,4 +105,4 @@ def test_cases_that_cannot_be_divided_again_leave_the_new_model(steps, corrected
     assert finetune(corrected, "--fold", 0, "--overwrite") == 0
     said = capsys.readouterr().out
     assert "could not be compared: " in said and "splits_final.json cannot be read" in said
-    assert f"--labels {work / 'raw' / 'Dataset001_Cases' / 'labels.csv'}\nNext: " in said
+    assert f"--labels {work / 'raw' / 'Dataset001_Cases' / 'labels.csv'} --names before now --results {work}" in said

@@ -3,62 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from ClassScaleSegLib.catalog.chosen import chosen_models
-from ClassScaleSegLib.commands.job_models import JobModels, completed_job, find_models
-from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.errors import ClassScaleError, OutputError
 from ClassScaleSegLib.images.comparison import ClassComparison, Comparison, class_keys, compare
 from ClassScaleSegLib.images.comparison_summary import GatheredCases
 from ClassScaleSegLib.images.paired_cases import Pair
 from ClassScaleSegLib.images.paired_reading import read_pair
 from ClassScaleSegLib.images.several_comparisons import facts_of_several
 from ClassScaleSegLib.labels.table import LabelTable
-from ClassScaleSegLib.options import Options
-from ClassScaleSegLib.process.job import Job
 
 from ..data.collect.cases import Case
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A model that is compared.
-
-    :ivar model: as the user names it.
-    :ivar name: of the model, different from those of the others.
-    :ivar device: as of :class:`~ClassScaleSegLib.Options`.
-    """
-
-    model: str
-    name: str
-    device: str = "auto"
-
-    def found(self) -> JobModels:
-        """Return the model, or the models of which it consists, without weights.
-
-        :raises ModelError: if it does not exist, or cannot be used.
-        """
-        return find_models(completed_job(Job((), self.model, "", options=Options(device=self.device))))
-
-
-def candidates(models: Sequence[str], names: Sequence[str] | None, device: str) -> list[Candidate]:
-    """Return the models to compare, by their own names if none are given.
-
-    :raises ClassScaleError: if there are more or fewer names than models, or two are the same.
-    :raises ModelError: if a model is unknown, or cannot be used.
-    """
-    if names is None:
-        own = [chosen_models([model])[0].name for model in models]
-        names = [name if own.count(name) == 1 else f"{name} ({model})" for name, model in zip(own, models, strict=True)]
-    if len(names) != len(models) or len(set(names)) < len(names):
-        raise ClassScaleError(
-            f"{len(models)} models have the names {', '.join(names)}. Name each model once, and give each a name of "
-            "its own (--names)."
-        )
-    return [Candidate(model, name, device) for model, name in zip(models, names, strict=True)]
+from .model_results import Candidate, ModelResults
 
 
 def common_channels(models: Sequence[Candidate]) -> int:
@@ -91,7 +49,7 @@ class Comparisons:
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.names, self.faults = list(names), list[ClassScaleError]()
+        self.names, self.faults = list(names), list[str]()
         self._gathered = [GatheredCases() for _ in names]
 
     @property
@@ -118,7 +76,7 @@ class Comparisons:
                 compared.append(compare(pair.reference, pair.other))
                 notices |= dict.fromkeys(pair.notices)
         except ClassScaleError as error:
-            self.faults.append(error)
+            self.faults.append(str(error))
             tell(str(error))
             return
         for notice in notices:
@@ -132,37 +90,52 @@ def compare_models(
     cases: Sequence[Case],
     results: Path,
     table: LabelTable | None = None,
+    overwrite: bool = False,
     on_case: Callable[[int, int, str], None] = lambda done, total, what: None,
     tell: Callable[[str], None] = print,
 ) -> Comparisons:
     """Segment cases with each model, and compare what it finds with what is drawn.
 
-    :param results: folder for what they find: a folder for each model, by its number and name.
+    :param results: folder for what they find: a folder for each model, by its number and name. What is there already of
+        the same model and image is used.
     :param table: names of the labels of the segmentations, instead of their own.
+    :param overwrite: replace what is there and was not made by a model, or was changed since.
     :param on_case: called before each segmentation with the number of those that are done, of all, and what it is.
     :param tell: called with sentences on single cases.
     :raises ModelError: if a model cannot be used.
     :raises OutputError: if a result cannot be written.
     """
-    total, names = len(models) * len(cases), [model.name for model in models]
-    compared, left = Comparisons(names), list(cases)
-    folders = [results / f"{number}-{_file_name(name)}" for number, name in enumerate(names, 1)]
-    for number, (model, folder) in enumerate(zip(models, folders, strict=True)):
-        run = model.found().run
-        for index, case in enumerate(list(left)):
-            on_case(number * len(cases) + index, total, f"{model.name}: {case.name}")
-            images = case.images[0] if len(case.images) == 1 else [*case.images]
-            try:
-                found = run(images)
-            except ClassScaleError as error:
-                compared.faults.append(error)
-                tell(str(error))
-                left.remove(case)
-                continue
-            found.write(folder / f"{case.name}.seg.nrrd", overwrite=True, keep_empty=True)
-        del run  # before the next one is opened
+    compared, left = Comparisons([model.name for model in models]), list(cases)
+    kept = [
+        ModelResults(model, results / f"{number}-{_file_name(model.name)}", overwrite)
+        for number, model in enumerate(models, 1)
+    ]
+    todo = [[case for case in cases if not own.has(case)] for own in kept]
+    total = len(models) * len(cases)
+    if there := total - sum(map(len, todo)):
+        tell(f"Of {total} segmentations, {there} {'is' if there == 1 else 'are'} there already.")
+    for own, wanted in zip(kept, todo, strict=True):
+        if not wanted:
+            continue
+        with own.segmenting() as segment:
+            while wanted:
+                case = wanted[0]
+                on_case(total - sum(map(len, todo)), total, f"{own.candidate.name}: {case.name}")
+                try:
+                    segment(case)
+                except OutputError:
+                    raise  # the next result could not be written either
+                except ClassScaleError as error:
+                    compared.faults.append(str(error))
+                    tell(str(error))
+                    left.remove(case)
+                    for each in todo:  # it counts for no model
+                        each[:] = [other for other in each if other != case]
+                else:
+                    wanted.remove(case)
+        del segment  # which has the network, before the next one is opened
     for case in left:
-        compared.add(case, [folder / f"{case.name}.seg.nrrd" for folder in folders], table, tell)
+        compared.add(case, [own.file(case) for own in kept], table, tell)
     return compared
 
 

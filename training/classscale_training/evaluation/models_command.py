@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from ClassScaleSegLib.cohort.records import FOLDER
 from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.files import refuse_existing, refuse_unwritable_folder
 from ClassScaleSegLib.images.comparison_summary import write_comparisons
@@ -18,9 +19,10 @@ from ClassScaleSegLib.process.exit_codes import ExitCode
 
 from ..data.collect.cases import ANOTHER_MODEL, Case, add_folders, listed, named_folders, pair_cases
 from ..data.findings import report
-from ..files import write_json
+from ..files import alone, write_json
 from ..processes.json_progress import add_progress_options, reported
-from .drawn_cases import candidates, common_channels, compare_models, without_common_classes
+from .drawn_cases import common_channels, compare_models, without_common_classes
+from .model_results import candidates
 from .models_report import JsonReport, Report
 
 FACTS = "comparison.json"
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = f"keep what the models find in a folder for each, and all figures in {FACTS}"
     add("--results", type=Path, metavar="DIR", help=text)
     add("-device", default="auto", help="auto (default: CUDA, else MPS, else the CPU), cuda, cpu or mps")
-    add("--overwrite", action="store_true", help="replace the table and the results if they exist")
+    add("--overwrite", action="store_true", help="replace what exists, except what would be the same")
     add_progress_options(parser)
 
 
@@ -71,8 +73,8 @@ def _compare(options: argparse.Namespace, report: Report) -> int:
     apart = without_common_classes(models)
     for first, second in apart:
         report.line(f"{first} and {second} have no class in common.")
-    with tempfile.TemporaryDirectory() if kept is None else nullcontext(kept) as folder:
-        compared = compare_models(models, cases, Path(folder), table, report.case, report.line)
+    with tempfile.TemporaryDirectory() if kept is None else nullcontext(kept) as folder, _alone(Path(folder)):
+        compared = compare_models(models, cases, Path(folder), table, options.overwrite, report.case, report.line)
     names, rows = compared.names, compared.rows
     if not rows[0]:
         raise ClassScaleError(f"No case could be compared. The last fault was: {compared.faults[-1]}")
@@ -88,6 +90,14 @@ def _compare(options: argparse.Namespace, report: Report) -> int:
         write_several_comparisons(options.output, dict(zip(names, rows, strict=True)), options.overwrite)
     report.compared(compared, apart)
     return int(ExitCode.SOME_FAILED if compared.faults else ExitCode.OK)
+
+
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    """Keep other processes from comparing models in the same folder within a ``with`` block.
+
+    :raises Busy: if one does.
+    """
+    return alone(folder / FOLDER / "compare.lock", f"{folder} is being used")
 
 
 def _cases(images: Path, segmentations: Path, channels: int, wanted: list[str] | None) -> list[Case]:

@@ -42,13 +42,12 @@ class JsonReport(Report):
     """Prints JSON lines, as ``classscaleseg segment --json-progress`` does; the only stage is "segment"."""
 
     def __init__(self) -> None:
-        self._begun = time.monotonic()
+        self._begun: tuple[float, int] | None = None  # when, and how many segmentations were there then
 
     def case(self, done: int, total: int, what: str) -> None:
-        seconds = time.monotonic() - self._begun
-        if not done:
-            self._begun = time.monotonic()
-        left = {"remaining": round(seconds / done * (total - done), 1)} if done else {}
+        now = time.monotonic()
+        began, there = self._begun = self._begun or (now, done)
+        left = {"remaining": round((now - began) / (done - there) * (total - done), 1)} if done > there else {}
         tell("progress", stage="segment", done=done, total=total, **left)
         self.line(what)
 
@@ -56,5 +55,5 @@ class JsonReport(Report):
         tell("message", message=printable(sentence))
 
     def compared(self, compared: Comparisons, apart: Sequence[tuple[str, str]]) -> None:
-        faults = [printable(fault) for fault in compared.faults]
+        faults = list(map(printable, compared.faults))
         tell("result", **compared.facts(), faults=faults, without_common_classes=[list(pair) for pair in apart])

@@ -6,6 +6,7 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +59,9 @@ def compare(options: argparse.Namespace, work: Work, begin: Begin, output: Path,
     except ClassScaleError as error:
         why = str(error)
     except KeyboardInterrupt:
-        work.report.line(f"{output} is written, but was not compared. To do so: {_again(words, drawn)}")
+        work.report.line(f"{output} is written, but was not compared. To do so: {_again(words, drawn, kept)}")
         raise
-    again = _again(words, drawn)
+    again = _again(words, drawn, kept)
     work.report.line(f"The new model is written, but could not be compared: {why} To try again: {again}")
 
 
@@ -89,9 +90,9 @@ def _write_without_filled(work: Work, cases: Sequence[str], folder: Path) -> boo
     return True
 
 
-def _again(words: Sequence[str], drawn: Sequence[str]) -> str:
-    """Return the command that compares models, as a user types it."""
-    return shlex.join(["classscaleseg-train", "compare-models", *words, *drawn])
+def _again(*words: Sequence[str]) -> str:
+    """Return the command that compares models, as a user types it. It goes on with what they have found already."""
+    return shlex.join(["classscaleseg-train", "compare-models", *chain(*words)])
 
 
 def _splits_of(work: Work, trained: Path, fold: str) -> Path:

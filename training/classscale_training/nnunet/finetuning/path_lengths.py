@@ -9,10 +9,12 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
+from ClassScaleSegLib.cohort.records import FOLDER
 from ClassScaleSegLib.errors import OutputError
 
 LONGEST = 259 if os.name == "nt" else None  # letters of a path, unless a system and all programs are set up for more
 _LOG = "training_log_2026_12_31_23_59_59.txt"
+_RECORDS = PurePath(FOLDER, "cases")  # of how each result was made
 _UNFINISHED = f".{'0' * 12}.nii.gz"  # a file that is being written
 
 
@@ -34,9 +36,11 @@ def training_files(dataset: str, state: str, trained: str, fold: str, cases: Ite
         yield preprocessed / f"{plans}_{configuration}" / f"{case}_seg.b2nd"
         if fold != "all":
             yield compared / f"{case}.seg.nrrd"
+            yield compared / _RECORDS / f"{case}.json"
     yield raw / "imagesTr" / _UNFINISHED
     if fold != "all":
         yield compared / _UNFINISHED
+        yield compared / _RECORDS / f".{'0' * 12}.json"
 
 
 def refuse_long_paths(root: Path, files: Iterable[PurePath]) -> None:
