@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +17,13 @@ from classscale_training import commands  # noqa: E402
 from classscale_training.evaluation.drawn_cases import without_common_classes  # noqa: E402
 from classscale_training.evaluation.model_results import Candidate  # noqa: E402
 from classscale_training.evaluation.models_report import Report  # noqa: E402
+from ClassScaleSegLib.catalog.catalog import data_folder  # noqa: E402
 from ClassScaleSegLib.cohort.records import FOLDER  # noqa: E402
 from ClassScaleSegLib.commands import job_models  # noqa: E402
 from ClassScaleSegLib.process.exit_codes import ExitCode  # noqa: E402
 from collect_cases import GRID, Training, boxes  # noqa: E402
 from conftest import small_dataset  # noqa: E402
+from user_data import data_environment  # noqa: E402
 
 NAMES = {1: "organ 1", 2: "something else"}
 
@@ -39,6 +43,14 @@ def drawn(tmp_path) -> Training:
     for case in "ab":
         training.case(case, NAMES)
     return training
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """The folder of unfinished comparisons."""
+    for name, value in data_environment(tmp_path / "data").items():
+        monkeypatch.setenv(name, value)
+    return data_folder() / "comparisons"
 
 
 def run(*words: object) -> int:
@@ -138,6 +150,41 @@ def test_two_comparisons_in_one_folder_are_refused(drawn, model, tmp_path, monke
     monkeypatch.setattr(Report, "case", lambda *case: codes.append(run(*words)))
     assert run(*words) == 0 and codes == [ExitCode.FAULT]
     assert "results is being used by another process" in capsys.readouterr().err
+
+
+def test_without_a_folder_an_unfinished_comparison_goes_on_where_it_stopped(drawn, model, home, monkeypatch, capsys):
+    words = [drawn.folder, "-m", model, "-m", "toy-120"]
+    segmented_until(1, monkeypatch, *words)
+    assert list(home.iterdir()) == [], "there is nothing to keep"
+    segmented_until(3, monkeypatch, *words)
+    (kept,) = home.iterdir()
+    assert kept.stat().st_mode & 0o077 == 0 or os.name == "nt"
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("What the models have found so far is kept for 7 days") and str(kept) in said
+    (drawn.segmentations / "b.seg.nrrd").write_bytes(b"damaged")
+    assert run(*words) == ExitCode.SOME_FAILED
+    assert said in capsys.readouterr().err
+    drawn.case("b", NAMES)
+    assert run(*words) == 0 and capsys.readouterr().out.startswith("structure ")
+    assert list(home.iterdir()) == []
+
+
+def test_a_comparison_that_nobody_goes_on_with_is_removed_after_a_week(drawn, model, home, monkeypatch):
+    segmented_until(2, monkeypatch, drawn.folder, "-m", model)
+    (kept,) = home.iterdir()
+    for days, there in ((6, True), (8, False)):
+        for file in (kept, *kept.rglob("*")):
+            os.utime(file, (0, time.time() - days * 24 * 3600))
+        assert run(drawn.folder, "-m", "toy-120", "--cases", "a") == 0
+        assert list(home.iterdir()) == [kept] * there
+
+
+def test_a_home_that_cannot_be_written_keeps_nothing(drawn, model, home, capsys):
+    home.parent.mkdir(parents=True)
+    home.touch()
+    (drawn.segmentations / "b.seg.nrrd").write_bytes(b"damaged")
+    assert run(drawn.folder, "-m", model) == ExitCode.SOME_FAILED
+    assert " is kept " not in capsys.readouterr().err
 
 
 def test_another_model_of_the_same_name_segments_again(drawn, model, write_model, tmp_path, monkeypatch, capsys):

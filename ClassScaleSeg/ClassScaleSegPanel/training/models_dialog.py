@@ -130,7 +130,7 @@ class ModelsDialog(CasesDialog):
         process = self.process
         assert process is not None
         if process.state == "cancelled":
-            self._end(fault)
+            self._end(_("Cancelled. Begin the same comparison again within a week, and it goes on there."))
             return
         if not fault:
             try:

@@ -7561,6 +7561,10 @@
         <translation>Abbrechen</translation>
     </message>
     <message>
+        <source>Cancelled. Begin the same comparison again within a week, and it goes on there.</source>
+        <translation>Abgebrochen. Wenn Sie denselben Vergleich innerhalb einer Woche erneut beginnen, geht er dort weiter.</translation>
+    </message>
+    <message>
         <source>Compare</source>
         <translation>Vergleichen</translation>
     </message>

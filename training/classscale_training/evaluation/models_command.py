@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ClassScaleSegLib.cohort.records import FOLDER
@@ -22,8 +22,9 @@ from ..data.findings import report
 from ..files import alone, write_json
 from ..processes.json_progress import add_progress_options, reported
 from .drawn_cases import common_channels, compare_models, without_common_classes
-from .model_results import candidates
+from .model_results import Candidate, candidates
 from .models_report import JsonReport, Report
+from .unfinished import DAYS, Room, unfinished
 
 FACTS = "comparison.json"
 
@@ -73,8 +74,9 @@ def _compare(options: argparse.Namespace, report: Report) -> int:
     apart = without_common_classes(models)
     for first, second in apart:
         report.line(f"{first} and {second} have no class in common.")
-    with tempfile.TemporaryDirectory() if kept is None else nullcontext(kept) as folder, _alone(Path(folder)):
-        compared = compare_models(models, cases, Path(folder), table, options.overwrite, report.case, report.line)
+    with _results(kept, images, models, report) as room:
+        compared = compare_models(models, cases, room.folder, table, options.overwrite, report.case, report.line)
+        room.done = not compared.faults  # of which the user may mend some, and compare again
     names, rows = compared.names, compared.rows
     if not rows[0]:
         raise ClassScaleError(f"No case could be compared. The last fault was: {compared.faults[-1]}")
@@ -92,12 +94,26 @@ def _compare(options: argparse.Namespace, report: Report) -> int:
     return int(ExitCode.SOME_FAILED if compared.faults else ExitCode.OK)
 
 
-def _alone(folder: Path) -> AbstractContextManager[None]:
-    """Keep other processes from comparing models in the same folder within a ``with`` block.
+@contextmanager
+def _results(kept: Path | None, images: Path, models: Sequence[Candidate], report: Report) -> Iterator[Room]:
+    """Yield the folder for what models find: that which the user has named, or one that is emptied at the end.
 
-    :raises Busy: if one does.
+    :raises Busy: if another process uses it.
     """
-    return alone(folder / FOLDER / "compare.lock", f"{folder} is being used")
+    if kept is not None:
+        with alone(kept / FOLDER / "compare.lock", f"{kept} is being used"):
+            yield Room(kept)
+        return
+    paths = [Path(source.path) for model in models for source in model.found().sources]
+    with unfinished(images, paths) as room:
+        try:
+            yield room
+        finally:
+            if room.lasting and not (room.done or room.empty):
+                report.line(
+                    f"What the models have found so far is kept for {DAYS} days in {room.folder}, and the same command "
+                    "goes on there. Delete the folder if you do not want that."
+                )
 
 
 def _cases(images: Path, segmentations: Path, channels: int, wanted: list[str] | None) -> list[Case]:
