@@ -10,6 +10,7 @@ import weakref
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("nnunetv2")
@@ -21,7 +22,7 @@ from ClassScaleSegLib.catalog.catalog import data_folder  # noqa: E402
 from ClassScaleSegLib.cohort.records import FOLDER  # noqa: E402
 from ClassScaleSegLib.commands import job_models  # noqa: E402
 from ClassScaleSegLib.process.exit_codes import ExitCode  # noqa: E402
-from collect_cases import GRID, Training, boxes  # noqa: E402
+from collect_cases import GRID, SHAPE, Training, boxes, save  # noqa: E402
 from conftest import small_dataset  # noqa: E402
 from user_data import data_environment  # noqa: E402
 
@@ -78,6 +79,11 @@ def cut_short(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
 
 
+def without_numbers(image: Path) -> None:
+    """Replace an image by one that can be read, but not segmented."""
+    save(np.full(SHAPE, np.nan, np.float32), image)
+
+
 def test_two_models_are_shown_side_by_side(drawn, model, tmp_path, capsys):
     results, table = tmp_path / "results", tmp_path / "all.csv"
     words = [drawn.folder, "-m", model, "-m", "toy-120", "--names", "old: 1", "new", "-o", table, "--results", results]
@@ -102,10 +108,10 @@ def test_two_models_are_shown_side_by_side(drawn, model, tmp_path, capsys):
     assert run(*words) == ExitCode.OUTPUT, "neither table nor results are replaced unasked"
 
 
-def test_results_that_cannot_be_written_are_said_in_a_sentence(drawn, tmp_path, capsys):
+def test_results_that_cannot_be_written_are_said_in_a_sentence(drawn, model, tmp_path, capsys):
     (results := tmp_path / "results").mkdir()
     (results / "1-old").touch()
-    assert run(drawn.folder, "-m", "toy-120", "--names", "old", "--results", results) == ExitCode.OUTPUT
+    assert run(drawn.folder, "-m", model, "--names", "old", "--results", results) == ExitCode.OUTPUT
     assert f"{results / '1-old' / 'a.seg.nrrd'} cannot be written" in capsys.readouterr().err
 
 
@@ -120,7 +126,7 @@ def test_a_model_is_freed_before_the_next_one_is_opened(drawn, model, monkeypatc
         return found
 
     monkeypatch.setattr(job_models, "open_model", opening)
-    cut_short(drawn.images / "b_0000.nii.gz")  # the error of this case does not keep the network either
+    without_numbers(drawn.images / "b_0000.nii.gz")  # the error of this case does not keep the network either
     assert run(drawn.folder, "-m", model, "-m", "toy-120") == ExitCode.SOME_FAILED and len(opened) == 2
 
 
@@ -134,7 +140,7 @@ def test_what_was_segmented_before_a_crash_is_used_again(drawn, model, tmp_path,
     assert run(*words) == 0
     output, error = capsys.readouterr()
     assert output.startswith("new: a (3 of 4)\nnew: b (4 of 4)\n")
-    assert error.splitlines()[1] == "Of 4 segmentations, 2 are there already."
+    assert error.splitlines()[2] == "Of 4 segmentations, 2 are there already."
     assert first.stat() == before
     drawn.case("a", NAMES, boxes(2, 1))  # corrected
     drawn.image("b", grid=replace(GRID, spacing=(1.0, 1.0, 1.0)))  # another image
@@ -165,7 +171,8 @@ def test_without_a_folder_an_unfinished_comparison_goes_on_where_it_stopped(draw
     assert run(*words) == ExitCode.SOME_FAILED
     assert said in capsys.readouterr().err
     drawn.case("b", NAMES)
-    assert run(*words) == 0 and capsys.readouterr().out.startswith("structure ")
+    capsys.readouterr()
+    assert run(*words) == 0 and capsys.readouterr().out.startswith("Toy atlas, 120 classes: b (4 of 4)\nstructure ")
     assert list(home.iterdir()) == []
 
 
@@ -175,7 +182,7 @@ def test_a_comparison_that_nobody_goes_on_with_is_removed_after_a_week(drawn, mo
     for days, there in ((6, True), (8, False)):
         for file in (kept, *kept.rglob("*")):
             os.utime(file, (0, time.time() - days * 24 * 3600))
-        assert run(drawn.folder, "-m", "toy-120", "--cases", "a") == 0
+        assert run(drawn.folder, "-m", model, "-m", "toy-120", "--cases", "a") == 0
         assert list(home.iterdir()) == [kept] * there
 
 
@@ -220,11 +227,16 @@ def test_models_of_other_channels_are_refused_before_anything_is_done(drawn, mod
     assert "take different numbers of images of a case: one 1, two 2." in error and output == ""
 
 
-def test_cases_with_more_images_than_the_models_take_are_refused(drawn, model, capsys):
+def test_a_segmentation_without_an_image_is_named_and_left_out(drawn, model, capsys):
     drawn.image("a", "_0001.nii.gz")
+    assert run(drawn.folder, "-m", model) == ExitCode.SOME_FAILED
+    output, error = capsys.readouterr()
+    assert output.startswith("Dataset007_Small: b (1 of 1)")
+    assert "If a_0000, a_0001 ... are its channels, choose a model that takes as many." in error and "--" not in error
+    drawn.image("b", "_0001.nii.gz")
     assert run(drawn.folder, "-m", model) == ExitCode.IMAGE
-    said = capsys.readouterr().err
-    assert "If a_0000, a_0001 ... are its channels, choose a model that takes as many." in said and "--" not in said
+    output, error = capsys.readouterr()
+    assert "No case could be compared. " in error and "If b_0000, b_0001 ..." in error and output == ""
 
 
 def test_a_single_model_is_compared_with_what_is_drawn(drawn, model, capsys):
@@ -247,18 +259,63 @@ def test_a_single_model_is_compared_with_what_is_drawn(drawn, model, capsys):
     assert lines[2].split()[:3] == ["organ", "1", "1"] and "(1 of 1)" in lines[0]
 
 
-def test_a_case_that_cannot_be_read_counts_for_no_model(drawn, model, capsys):
+def test_what_is_wrong_with_cases_is_said_before_anything_is_segmented(drawn, model, capsys):
+    for case in "cd":
+        drawn.case(case, NAMES)
     (drawn.images / "a_0000.nii.gz").write_bytes(b"damaged")
+    (drawn.segmentations / "c.seg.nrrd").write_bytes(b"damaged")
+    cut_short(drawn.segmentations / "d.seg.nrrd")
+    words = [drawn.folder, "-m", model, "-m", "toy-120", "--json-progress"]
+    assert run(*words) == ExitCode.SOME_FAILED
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    said = [event["message"] for event in events[: [event["event"] for event in events].index("progress")]]
+    for file in ("a_0000.nii.gz", "c.seg.nrrd", "d.seg.nrrd"):
+        assert any(f"{file} " in sentence for sentence in said)
+    assert said[-1] == "Toy atlas, 120 classes has none of the structures that are drawn."
+    assert events[-1]["cases"] == ["b"] and len(events[-1]["faults"]) == 3
+    (drawn.segmentations / "b.seg.nrrd").write_bytes(b"damaged")
+    assert run(*words[:-1]) == ExitCode.FAULT
+    output, error = capsys.readouterr()
+    assert "No case could be compared. The last fault was: " in error and output == ""
+
+
+def test_channels_on_other_grids_are_said_before_anything_is_segmented(drawn, write_model, tmp_path, capsys):
+    two = write_model(dataset=small_dataset(channels=2), root=tmp_path / "two")
+    for case in "ab":
+        drawn.image(case, "_0001.nii.gz", replace(GRID, spacing=(1.0, 1.0, 1.0)))
+    assert run(drawn.folder, "-m", two) == ExitCode.FAULT
+    output, error = capsys.readouterr()
+    assert "the channels have different grids" in error and output == ""
+
+
+def test_models_that_know_nothing_of_what_is_drawn_are_refused(drawn, capsys):
+    assert run(drawn.folder, "-m", "toy-120") == ExitCode.FAULT
+    output, error = capsys.readouterr()
+    assert "The model has none of the structures that are drawn. What is drawn is organ 1, something else." in error
+    assert output == ""
+    for case in "ab":
+        drawn.case(case, NAMES, boxes(0))
+    assert run(drawn.folder, "-m", "toy-120", "-m", "toy-1000") == ExitCode.FAULT
+    output, error = capsys.readouterr()
+    assert "The models have none of the structures that are drawn. Nothing is drawn." in error and output == ""
+
+
+def test_a_second_model_whose_weights_are_damaged_is_refused_before_the_first_one_segments(drawn, model, capsys):
+    cut_short(next(Path(model).rglob("checkpoint_final.pth")))
+    assert run(drawn.folder, "-m", "toy-120", "-m", model) == ExitCode.MODEL
+    output, error = capsys.readouterr()
+    assert "checkpoint_final.pth" in error and output == ""
+
+
+def test_a_case_that_cannot_be_segmented_counts_for_no_model(drawn, model, capsys):
+    without_numbers(drawn.images / "a_0000.nii.gz")
     assert run(drawn.folder, "-m", model, "-m", "toy-120") == ExitCode.SOME_FAILED
     output, error = capsys.readouterr()
-    assert "a_0000.nii.gz" in error and "(3 of 4)" in output and "organ 1" in output
-    (drawn.segmentations / "b.seg.nrrd").write_bytes(b"damaged")
-    assert run(drawn.folder, "-m", model) == ExitCode.FAULT
-    assert "No case could be compared. The last fault was: " in capsys.readouterr().err
+    assert "a_0000.nii.gz" in error and "(4 of 4)" in output and "(2 of 4)" not in output and "organ 1" in output
 
 
 def test_programs_are_told_by_json_lines(drawn, model, capsys):
-    (drawn.images / "a_0000.nii.gz").write_bytes(b"damaged")
+    without_numbers(drawn.images / "a_0000.nii.gz")
     words = [drawn.folder, "-m", model, "-m", "toy-120", "--names", "old", "new", "--json-progress"]
     assert run(*words) == ExitCode.SOME_FAILED
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -268,8 +325,8 @@ def test_programs_are_told_by_json_lines(drawn, model, capsys):
     ], "the damaged case is left out for the second model"
     assert "remaining" not in progress[0] and progress[1]["remaining"] >= 0
     said = [event["message"] for event in events if event["event"] == "message"]
-    assert said[0] == "old and new have no class in common." and "old: a" in said
-    assert said[-1] == "new has none of the structures that are drawn."
+    assert said[:2] == ["old and new have no class in common.", "new has none of the structures that are drawn."]
+    assert "old: a" in said
     result = events[-1]
     assert (result["event"], result["names"], result["cases"]) == ("result", ["old", "new"], ["b"])
     assert result["structures"][0]["name"] == "organ 1" and result["structures"][0]["dice"][1] is None

@@ -105,7 +105,7 @@ def compare(
         for segmentation, rows in zip((first, second), volumes or (None, None), strict=True)
     ]
     drawn = [label for label in first.table.foreground if sizes[0][label.value].voxels]
-    pairs = _pairs(drawn, second.table.foreground)
+    pairs = paired_labels(drawn, second.table.foreground)
     place = onto_grid(second.geometry, first.geometry)
     common = np.zeros(MAX_VALUE + 1, np.int64)
     to_first = {other: value for value, other in pairs.items()}
@@ -159,8 +159,8 @@ def class_keys(labels: Sequence[Label]) -> dict[object, int]:
     return _unique(labels, _words) | _unique(labels, _codes)
 
 
-def _pairs(first: Sequence[Label], second: Sequence[Label]) -> dict[int, int]:
-    """Return for values of some labels those of the same class among others."""
+def paired_labels(first: Sequence[Label], second: Sequence[Label]) -> dict[int, int]:
+    """Return for values of some labels those of the same class among others, as :func:`compare` recognises them."""
     pairs: dict[int, int] = {}
     for key in (_codes, _words):
         of_first, of_second = (

@@ -126,6 +126,20 @@ def read_segmentation(path: Path, image: Path) -> tuple[Segmentation, tuple[str,
     return found, (*notices, *found.notices)
 
 
+def read_drawn(path: Path, table: LabelTable | None, image: Path) -> Segmentation:
+    """Read the reference of an image alone, as `read_pair` reads it beside another one.
+
+    :param table: names of its labels, instead of its own.
+    :param image: a file, or the folder of a DICOM series.
+    :raises ImageError: as `read_pair`.
+    :raises LabelTableError: as `read_pair`.
+    """
+    if is_drawn(path):
+        return _filled(path, table, _grid_of_image(image), [])[0]
+    found = _read_named(path, table, _grid_of_image(image).geometry if is_dicom_seg(path) else None)
+    return _without(found, _ignored(found.table))
+
+
 def _without_ignored(reference: Segmentation, other: Segmentation) -> tuple[Segmentation, Segmentation]:
     """Empty both where the reference has the label "ignore" of nnU-Net, and forget the label."""
     value = _ignored(reference.table)

@@ -15,9 +15,9 @@ import numpy as np
 
 from ..errors import ImageError, named, reason
 from .dicom.headers import is_dicom
-from .dicom.series import doubts_of_slice, read_object, read_series
+from .dicom.series import doubts_of_slice, read_object, read_places, read_series
 from .geometry import Box, Geometry, Turn
-from .image_file import ReadVolume, are_colours, colour_image, read_file, refuse_name
+from .image_file import ReadVolume, are_colours, colour_image, read_file, read_grid, refuse_name
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -180,6 +180,30 @@ def read_volume(path: Path, flat: bool = False, nibabel: bool = False) -> ReadVo
         doubts = doubts_of_slice(path)
         read = read_file(path, nibabel)
         return replace(read, notices=read.notices + doubts)
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read ({error.strerror or reason(error)}).") from error
+
+
+def check_headers(files: Sequence[Path], nibabel: bool = False) -> None:
+    """Check what can be known of an image without its voxels: headers can be read, and all channels have one grid.
+
+    :param files: one for each channel, or the folder of a DICOM series.
+    :param nibabel: as of :func:`read_image`.
+    :raises ImageError: if one cannot be used.
+    """
+    grids = [_grid_in_header(file, nibabel) for file in files]
+    for grid in grids[1:]:
+        if grid is not None and grids[0] is not None:
+            _check_grid(f"{files[0]} and {len(files) - 1} more", grid, grids[0])
+
+
+def _grid_in_header(path: Path, nibabel: bool) -> Geometry | None:
+    """Return the grid of a volume of one channel; ``None`` of what is something else, which may be an image too."""
+    refuse_missing(path)
+    try:
+        if path.is_dir():
+            return read_places(path)[1]
+        return None if is_dicom(path) else read_grid(path, nibabel)
     except OSError as error:
         raise ImageError(f"{path} cannot be read ({error.strerror or reason(error)}).") from error
 

@@ -114,6 +114,8 @@ def compare_models(
     total = len(models) * len(cases)
     if there := total - sum(map(len, todo)):
         tell(f"Of {total} segmentations, {there} {'is' if there == 1 else 'are'} there already.")
+    for own in [own for own, wanted in zip(kept, todo, strict=True) if wanted][1:]:
+        own.check_weights()  # not only after the first model has segmented for hours
     for own, wanted in zip(kept, todo, strict=True):
         if not wanted:
             continue

@@ -20,6 +20,7 @@ from ClassScaleSegLib.commands.job_models import JobModels, completed_job, find_
 from ClassScaleSegLib.commands.reporting import Reporter
 from ClassScaleSegLib.errors import ClassScaleError, ModelError, OutputExistsError
 from ClassScaleSegLib.files import refuse_unwritable_folder
+from ClassScaleSegLib.models.model import open_model
 from ClassScaleSegLib.options import Options
 from ClassScaleSegLib.process.job import Job
 
@@ -115,6 +116,15 @@ class ModelResults:
             )
         refuse_unwritable_folder(output)
         return False
+
+    def check_weights(self) -> None:
+        """Read the model with its weights, and free it.
+
+        :raises ModelError: if it cannot be used.
+        """
+        options = self._cohort.job.options
+        for source in self.candidate.found().sources:
+            open_model(source.path, options.folds, options.checkpoint, source.configuration)
 
     @contextmanager
     def segmenting(self) -> Iterator[Callable[[Case], None]]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ClassScaleSegLib.cohort.records import FOLDER
-from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.errors import ClassScaleError, ImageError
 from ClassScaleSegLib.files import refuse_existing, refuse_unwritable_folder
 from ClassScaleSegLib.images.comparison_summary import write_comparisons
 from ClassScaleSegLib.images.formats import check_writable
@@ -18,9 +18,9 @@ from ClassScaleSegLib.labels.table import LabelTable
 from ClassScaleSegLib.process.exit_codes import ExitCode
 
 from ..data.collect.cases import ANOTHER_MODEL, Case, add_folders, listed, named_folders, pair_cases
-from ..data.findings import report
 from ..files import alone, write_json
 from ..processes.json_progress import add_progress_options, reported
+from .case_checks import CheckedCases, check_cases
 from .drawn_cases import common_channels, compare_models, without_common_classes
 from .model_results import Candidate, candidates
 from .models_report import JsonReport, Report
@@ -64,7 +64,7 @@ def _compare(options: argparse.Namespace, report: Report) -> int:
     images, segmentations = named_folders(options)
     table = None if options.labels is None else LabelTable.from_file(options.labels)
     models = candidates(options.model, options.names, options.device)
-    cases = _cases(images, segmentations, common_channels(models), options.cases)
+    channels = common_channels(models)
     if options.output is not None:
         check_writable(options.output, options.overwrite, TABLE_SUFFIXES)
     kept: Path | None = options.results
@@ -74,24 +74,43 @@ def _compare(options: argparse.Namespace, report: Report) -> int:
     apart = without_common_classes(models)
     for first, second in apart:
         report.line(f"{first} and {second} have no class in common.")
+    cases, faults = _cases(images, segmentations, channels, options.cases, report)
+    checked = _checked(cases, models, table, report)
     with _results(kept, images, models, report) as room:
-        compared = compare_models(models, cases, room.folder, table, options.overwrite, report.case, report.line)
+        compared = compare_models(
+            models, checked.cases, room.folder, table, options.overwrite, report.case, report.line
+        )
+        compared.faults[:0] = [*faults, *checked.faults]
         room.done = not compared.faults  # of which the user may mend some, and compare again
     names, rows = compared.names, compared.rows
     if not rows[0]:
         raise ClassScaleError(f"No case could be compared. The last fault was: {compared.faults[-1]}")
-    facts = compared.facts()
-    for name, mean in zip(names, facts["mean_dice"], strict=True):
-        if mean is None:
-            report.line(f"{name} has none of the structures that are drawn.")
     if kept is not None:
-        write_json(kept / FACTS, facts)
+        write_json(kept / FACTS, compared.facts())
     if options.output is not None and len(rows) == 1:
         write_comparisons(options.output, rows[0], options.overwrite)
     elif options.output is not None:
         write_several_comparisons(options.output, dict(zip(names, rows, strict=True)), options.overwrite)
     report.compared(compared, apart)
     return int(ExitCode.SOME_FAILED if compared.faults else ExitCode.OK)
+
+
+def _checked(
+    cases: Sequence[Case], models: Sequence[Candidate], table: LabelTable | None, report: Report
+) -> CheckedCases:
+    """Return the cases that can be read, and say which models have none of the structures that are drawn.
+
+    :raises ClassScaleError: if no case can be read, or that holds for all models.
+    """
+    found = [model.found() for model in models]
+    checked = check_cases(cases, found[0], table, report.line)
+    checked.refuse_if_none()
+    tables = [each.table for each in found]
+    checked.refuse_if_unknown(tables)
+    for model, own in zip(models, tables, strict=True):
+        if not checked.knows(own):
+            report.line(f"{model.name} has none of the structures that are drawn.")
+    return checked
 
 
 @contextmanager
@@ -116,17 +135,24 @@ def _results(kept: Path | None, images: Path, models: Sequence[Candidate], repor
                 )
 
 
-def _cases(images: Path, segmentations: Path, channels: int, wanted: list[str] | None) -> list[Case]:
+def _cases(
+    images: Path, segmentations: Path, channels: int, wanted: list[str] | None, report: Report
+) -> tuple[list[Case], list[str]]:
     """Return the cases that are drawn, or of these the wanted ones.
 
-    :raises ClassScaleError: if one has no image, or is not there.
+    :returns: the cases, and a sentence on each segmentation that has no image.
+    :raises ClassScaleError: if there is none, or a wanted one is not there.
     """
     cases, findings = pair_cases(images, segmentations, channels, ANOTHER_MODEL)
     if wanted is None:
-        report("The comparison", findings)
-        return cases
+        for finding in findings:
+            report.line(finding.sentence)
+        faults = [finding.sentence for finding in findings if finding.error is not None]
+        if not cases:
+            raise ImageError(f"No case could be compared. {faults[-1]}")
+        return cases, faults
     if missing := sorted(set(wanted) - {case.name for case in cases}):
         raise ClassScaleError(
             f"{listed(missing)}: no image in {images} and segmentation in {segmentations} have this name."
         )
-    return [case for case in cases if case.name in wanted]
+    return [case for case in cases if case.name in wanted], []
