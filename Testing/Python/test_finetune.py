@@ -17,6 +17,7 @@ from ClassScaleSegLib.models.summary import summarize  # noqa: E402
 from ClassScaleSegLib.process.exit_codes import ExitCode  # noqa: E402
 from collect_cases import Training  # noqa: E402
 from finetune_steps import ALL, NAMES, corrected, events_in, finetune, steps  # noqa: E402, F401
+from tiny_primus import add_fold, primus_plans, stock_primus  # noqa: E402
 
 
 def test_one_command_collects_plans_preprocesses_trains_and_exports(steps, corrected, capsys):
@@ -140,7 +141,17 @@ def test_folds_that_the_cases_do_not_have_are_refused_before_they_are_prepared(
     for name in "bc"[: cases - 1]:
         corrected.case(name, NAMES)
     assert finetune(corrected, "--fold", fold) == ExitCode.FAULT
-    assert said in capsys.readouterr().err and steps.names == ["collect"]
+    assert said in capsys.readouterr().err and steps.names == []
+
+
+def test_folds_are_those_of_the_cases_that_are_not_left_out(steps, corrected, monkeypatch, capsys):
+    corrected.case("b", NAMES)
+    unchanged = {"b": ["toy-120"]}
+    monkeypatch.setattr(
+        "classscale_training.data.collect.cases.models_of_unchanged", lambda name, _: unchanged.get(name)
+    )
+    assert finetune(corrected, "--fold", 1, "--corrected") == ExitCode.FAULT
+    assert "A single case has no folds" in capsys.readouterr().err and steps.names == ["collect"]
 
 
 def test_what_is_done_is_not_done_again(steps, corrected):
@@ -259,7 +270,14 @@ def test_sides_are_not_mirrored_though_the_model_was(steps, tmp_path, write_mode
         (["--fold", "x"], ExitCode.FAULT, "x is not a fold"),
         (["--fold", "7"], ExitCode.FAULT, "7 is not a fold"),
         (["--trainer", "Nobody"], ExitCode.MODEL, "or another one, and set nnUNet_extTrainer"),
-        (["--trainer", "nnUNetTrainer", "--optimizer", "sgd"], ExitCode.MODEL, "leave --optimizer out"),
+        (["--trainer", "nnUNetTrainer"], ExitCode.MODEL, "No bundle can be made of what nnUNetTrainer trains."),
+        (["--trainer", "ClassScaleTrainer_Primus_S", "--optimizer", "sgd"], ExitCode.MODEL, "leave --optimizer out"),
+        (["--trainer", "ClassScaleTrainer_Primus_S"], ExitCode.MODEL, "network that ClassScaleTrainer_Primus_S trains"),
+        (["--trainer", "ClassScaleTrainer_Primus"], ExitCode.MODEL, "network that ClassScaleTrainer_Primus trains"),
+        (["--channels", "T1", "T2"], ExitCode.MODEL, "needs 1 channels ("),
+        (["--channels", ""], ExitCode.FAULT, "give each channel a name of its own"),
+        (["--labels", "nothing.csv"], ExitCode.LABELS, "nothing.csv"),
+        (["--fold", "1"], ExitCode.FAULT, "A single case has no folds"),
         (["--work", __file__], ExitCode.OUTPUT, "test_finetune.py cannot be written"),
         (["-m", "nothing"], ExitCode.MODEL, "nothing"),
         (["-o", "mine.pth"], ExitCode.OUTPUT, "must end in .zip"),
@@ -269,6 +287,18 @@ def test_sides_are_not_mirrored_though_the_model_was(steps, tmp_path, write_mode
 def test_what_cannot_work_is_said_before_anything_is_done(words, code, sentence, steps, corrected, capsys):
     assert finetune(corrected, *words) == code
     assert sentence in capsys.readouterr().err and steps.names == []
+
+
+def test_a_primus_needs_a_trainer_of_its_own(steps, corrected, write_model, capsys):
+    folder = write_model()
+    (folder / "plans.json").write_text(json.dumps(primus_plans()))
+    add_fold(folder, stock_primus())
+    assert finetune(corrected, model=str(folder)) == ExitCode.MODEL
+    said = capsys.readouterr().err
+    assert f"{folder} is a Primus, which needs another optimiser and a warm-up." in said and steps.names == []
+    assert finetune(corrected, "--trainer", "ClassScaleTrainer_Primus_S", model=str(folder)) == ExitCode.MODEL
+    assert "does not have the network that ClassScaleTrainer_Primus_S trains." in capsys.readouterr().err
+    assert finetune(corrected, "--trainer", "ClassScaleTrainer_Primus", model=str(folder)) == 0
 
 
 def test_a_trainer_has_its_own_number_of_epochs(steps, corrected, capsys):

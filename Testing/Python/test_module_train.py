@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
 from typing import ClassVar
@@ -69,24 +71,30 @@ def test_it_proposes_the_folder_the_shown_model_and_a_free_file(panel, train, tm
     assert train.output.text == "/mine.zip", "the user has chosen it"
 
 
-def test_models_of_other_programs_are_not_offered(panel, child, tmp_path):
+def test_models_that_cannot_be_trained_further_are_not_offered(panel, child, tmp_path, write_model):
     pytest.importorskip("nnunetv2")
     from brainchop_fixtures import write_folder
     from classscale_training.nnunet.plans_of_model import ModelPlans
     from ClassScaleSegLib.catalog.catalog import Catalog
     from ClassScaleSegLib.models.packing import pack
+    from tiny_primus import add_fold, primus_plans, stock_primus
 
     folder, _arrays = write_folder(tmp_path / "foreign")
     pack(folder, tmp_path / "packed.zip")
+    primus = write_model()
+    (primus / "plans.json").write_text(json.dumps(primus_plans()))
+    add_fold(primus, stock_primus())
+    pack(primus, tmp_path / "primus.zip")
     pack(resource("Models", "toy-120.zip"), tmp_path / "ours.zip")
     shutil.copy(tmp_path / "ours.zip", tmp_path / "damaged.zip")
-    for source, name in ((folder, "Foreign"), ("packed.zip", "Packed"), ("ours.zip", "Ours"), ("damaged.zip", "Bad")):
+    models = [(folder, "Foreign"), ("packed.zip", "Packed"), ("ours.zip", "Ours"), ("damaged.zip", "Bad")]
+    for source, name in (*models, ("primus.zip", "Primus")):
         Catalog().add(tmp_path / source, name)
     (tmp_path / "damaged.zip").write_bytes(b"")
     panel.ui.trainButton.click()
     offered = {panel.training.model.itemText(index) for index in range(panel.training.model.count)}
     panel.training.end()
-    assert {"Foreign", "Packed", "Ours", "Bad"} & offered == {"Ours", "Bad"}
+    assert {"Foreign", "Packed", "Ours", "Bad", "Primus"} & offered == {"Ours", "Bad"}
     for file in (folder, tmp_path / "packed.zip"):
         with pytest.raises(ClassScaleError, match="was not planned by nnU-Net"):
             ModelPlans.read(str(file))
@@ -324,7 +332,7 @@ def test_what_the_command_says_of_its_options_is_said_of_the_dialog(tmp_path, mo
     from classscale_training.data.collect import cases, on_image
     from classscale_training.data.collect.cases import folders_in
     from classscale_training.nnunet import plans_of_model
-    from classscale_training.nnunet.finetuning import path_lengths
+    from classscale_training.nnunet.finetuning import begin, path_lengths
     from classscale_training.nnunet.finetuning import work as finetune_work
     from classscale_training.nnunet.splits import prepare_splits
 
@@ -338,6 +346,9 @@ def test_what_the_command_says_of_its_options_is_said_of_the_dialog(tmp_path, mo
     for end in (".", ", or choose another model."):
         assert f"Plan without --like{end}" in Path(plans_of_model.__file__).read_text()
         assert panel_words(f"Plan without --like{end}") == "Choose another model to begin with."
+    primus = "Choose another model to begin with, or name --trainer ClassScaleTrainer_Primus, which trains 1000 epochs."
+    assert primus in re.sub(r'"\s+f?"', "", Path(begin.__file__).read_text())
+    assert panel_words(primus) == "Choose another model to begin with."
     for module, sentence, said in (
         (cases, "name them all with --channels", "choose a model that takes as many"),
         (on_image, "Name a label table with --labels, or put a table", "Put a table"),

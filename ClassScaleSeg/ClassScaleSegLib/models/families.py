@@ -8,7 +8,7 @@ from .bundle import is_bundle, read_manifest
 from .configuration import configuration_entries, whole_plans
 from .files import Files, read_json
 from .foreign import Reader
-from .networks import PACKAGE, find_network
+from .networks import PACKAGE, find_network, is_primus
 from .preprocessing import ENTRY
 
 _READERS: dict[str, Reader] = {auto3dseg.MODEL: auto3dseg, brainchop.MODEL: brainchop}  # by the file that tells
@@ -22,7 +22,9 @@ def foreign_reader(files: Files) -> Reader | None:
 
 
 def is_trainable(files: Files) -> bool:
-    """Return whether nnU-Net has planned a model, so that it can be trained further. No weights are read.
+    """Return whether a model can be trained further as it is: a U-Net that nnU-Net has planned. No weights are read.
+
+    A Primus needs a trainer of its own. Of a model folder, only the program is known.
 
     :raises ModelError: if it is a damaged bundle.
     """
@@ -30,5 +32,6 @@ def is_trainable(files: Files) -> bool:
         return foreign_reader(files) is None
     configuration = read_manifest(files)["configuration"]
     entries = configuration_entries(whole_plans(read_json(files, "plans.json")), configuration)
-    _name, network = find_network(planned_architecture(entries))
-    return ENTRY not in entries and network.package == PACKAGE
+    architecture = planned_architecture(entries)
+    _name, network = find_network(architecture)
+    return ENTRY not in entries and network.package == PACKAGE and not is_primus(architecture)

@@ -45,6 +45,7 @@ def panel_words(fault: str) -> str:
         "Choose a folder with a shorter path (-o or --work), or give the cases shorter names.": _(
             "Choose a folder with a shorter path for the new model, or give the cases shorter names."
         ),
+        ", or name --trainer ClassScaleTrainer_Primus, which trains 1000 epochs.": ".",
         # the rest of these sentences is English in every language
         "or choose another folder (-o or --work)": "or choose another file for the new model",
         "name them all with --channels": "choose a model that takes as many",

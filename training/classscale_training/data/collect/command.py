@@ -166,14 +166,23 @@ def _folder(dataset_id: int, name: str | None, nnunet_raw: Path | None) -> Path:
 def _channels(options: CollectOptions, before: Record, wanted: Wanted | None) -> tuple[str, ...]:
     """Return the names of the channels; none if only the images can tell."""
     given = options.channels
-    if given is not None and (not all(name.strip() for name in given) or len(set(given)) < len(given)):
-        raise ClassScaleError(f"--channels {' '.join(given)}: give each channel a name of its own.")
+    if given is not None:
+        refuse_equal_channels(given)
     if given is not None and before.channels and given != before.channels:
         raise OutputExistsError(
             f"The dataset was collected with the channels {', '.join(before.channels)}, not {', '.join(given)}. Allow "
             "overwriting (--overwrite) to make it anew, or choose another number."
         )
     return given or before.channels or (wanted.channels if wanted else None) or ()
+
+
+def refuse_equal_channels(names: Sequence[str]) -> None:
+    """Refuse channels of the same name, or without one.
+
+    :raises ClassScaleError: if there are such.
+    """
+    if not all(name.strip() for name in names) or len(set(names)) < len(names):
+        raise ClassScaleError(f"--channels {' '.join(names)}: give each channel a name of its own.")
 
 
 def _gone(cases: Sequence[Case], before: Record, folder: Path) -> list[Finding]:

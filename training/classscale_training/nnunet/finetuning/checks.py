@@ -7,12 +7,12 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from ClassScaleSegLib.catalog.catalog import resolve_model
-from ClassScaleSegLib.errors import ClassScaleError, OutputError
+from ClassScaleSegLib.errors import ClassScaleError, ModelError, OutputError
 from ClassScaleSegLib.files import refuse_existing, refuse_replacing, refuse_unwritable_folder
 from ClassScaleSegLib.images.paired_cases import segmentation_files
 
+from ...data.collect.command import refuse_equal_channels
 from ...data.collect.plan import UNLABELLED, group_prefix
-from ...files import read_json
 from ..environment import LENGTHS, TRAINER, find_trainer, make_torchvision_importable
 from .begin import Begin
 from .path_lengths import refuse_long_paths, training_files
@@ -37,24 +37,47 @@ def checked_output(options: argparse.Namespace) -> Path:
     return output
 
 
-def checked_trainer(options: argparse.Namespace) -> str:
-    """Return the name of the trainer, without what depends on the labels.
+def checked_trainer(options: argparse.Namespace) -> tuple[str, type | None]:
+    """Return the name of the trainer, without what depends on the labels, and the trainer itself if it was named.
 
     :raises ClassScaleError: if there is none with so many epochs, or a trainer is named too.
-    :raises ModelError: if there is no trainer of this name, or it does not take the optimiser.
+    :raises ModelError: if there is no trainer of this name, no bundle can be made of what it trains, or it does not
+        take the optimiser.
     """
     if options.trainer is None:
-        return trainer_of(EPOCHS if options.epochs is None else options.epochs)
+        return trainer_of(EPOCHS if options.epochs is None else options.epochs), None
     if options.epochs is not None:
         raise ClassScaleError("A trainer decides on the number of epochs: leave out --epochs or --trainer.")
     make_torchvision_importable()
     with redirect_stdout(None):  # nnU-Net misses its variables, which are set later
         trainer = find_trainer(options.trainer)
+    from ..trainer import ClassScaleTrainer
+
+    if not issubclass(trainer, ClassScaleTrainer):
+        raise ModelError(
+            f"No bundle can be made of what {options.trainer} trains. Name one that is a kind of {TRAINER}."
+        )
     if options.optimizer is not None:
         from ..optimizers import refuse_optimizer
 
         refuse_optimizer(trainer)
-    return options.trainer
+    return options.trainer, trainer
+
+
+def check_channels(options: argparse.Namespace, begin: Begin) -> None:
+    """Check the names of the channels, if they are given.
+
+    :raises ClassScaleError: if two are the same.
+    :raises ModelError: if they are more or fewer than those of the model.
+    """
+    if options.channels is None:
+        return
+    refuse_equal_channels(options.channels)
+    if len(options.channels) != len(begin.channels):
+        raise ModelError(
+            f"{begin.path} needs {len(begin.channels)} channels ({', '.join(begin.channels)}), but --channels names "
+            f"{len(options.channels)} ({', '.join(options.channels)}). Name as many, or choose another model."
+        )
 
 
 def trainer_of(epochs: int) -> str:
@@ -69,12 +92,11 @@ def trainer_of(epochs: int) -> str:
     return TRAINER if epochs == 1000 else f"{TRAINER}_{epochs}epoch{'s' * (epochs > 1)}"
 
 
-def check_fold(work: Work, fold: str) -> None:
-    """Check that the collected cases have a fold: as many as there are cases, at most five.
+def check_fold(cases: int, fold: str) -> None:
+    """Check that cases have a fold: as many as there are cases, at most five.
 
     :raises ClassScaleError: if they do not.
     """
-    cases = read_json(work.raw / "dataset.json", {"numTraining": int}, "Run the command again.")["numTraining"]
     folds = min(cases, 5) if cases > 1 else 0
     if fold == "all" or int(fold) < folds:
         return

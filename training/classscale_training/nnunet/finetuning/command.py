@@ -16,11 +16,13 @@ from pathlib import Path
 
 from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.files import unwritable
+from ClassScaleSegLib.images.paired_cases import segmentation_files
 from ClassScaleSegLib.labels.sides import pair_of_sides
 from ClassScaleSegLib.models.identity import model_sha256
 
 from ...data.collect.cases import add_folders, named_folders
 from ...data.collect.plan import MISSING, OVERLAP
+from ...data.collect.wanted import read_wanted
 from ...files import alone, read_json, write_json
 from ...processes.json_progress import add_progress_options, reported
 from .. import optimizer_rates
@@ -32,6 +34,7 @@ from .begin import Begin
 from .checks import (
     EPOCHS,
     FOLDS,
+    check_channels,
     check_fold,
     checked_output,
     checked_trainer,
@@ -102,10 +105,15 @@ def _finetune(options: argparse.Namespace, report: Report) -> int:
     output = checked_output(options)
     if options.fold not in FOLDS:
         raise ClassScaleError(f"{options.fold} is not a fold: give 0 to 4, or all.")
-    trainer = checked_trainer(options)
+    trainer, named = checked_trainer(options)
     images, segmentations = named_folders(options)
     device = usable_device(options.device).type
-    begin = Begin.read(options.model)
+    begin = Begin.read(options.model, named)
+    check_channels(options, begin)
+    if options.labels is not None:
+        read_wanted(options.labels)
+    if options.fold != "all" and segmentations.is_dir():
+        check_fold(len(segmentation_files(segmentations)), options.fold)  # and again without those that are left out
     work = Work((options.work or output.with_suffix(".training")).resolve(), report)
     refuse_long_names(work, begin, trainer if options.trainer else f"{trainer}_NoMirroring", options, segmentations)
     try:
@@ -119,7 +127,7 @@ def _finetune(options: argparse.Namespace, report: Report) -> int:
             under = _filled(work, begin, folders, device) if options.fill else []
             channels = ["--channels", *(options.channels or begin.channels)]
             work.step("collect", [*_collected(options), *folders, *under, *channels])
-            check_fold(work, options.fold)
+            check_fold(_collected_cases(work), options.fold)
             state = prepare(work, begin, options.workers)
             if options.trainer is None and (not begin.mirrored or _has_sides(work)):
                 trainer += "_NoMirroring"
@@ -148,6 +156,11 @@ def _collected(options: argparse.Namespace) -> list[str]:
     more = [part for flag, value in given if value is not None for part in (flag, value)]
     named = ["--name", DATASET.partition("_")[2], "--workers", str(options.workers)]
     return ["-d", str(ID), *named, *more, "--renew", *["--corrected"][: options.corrected]]
+
+
+def _collected_cases(work: Work) -> int:
+    """Return how many cases were collected."""
+    return read_json(work.raw / "dataset.json", {"numTraining": int}, "Run the command again.")["numTraining"]
 
 
 def _learn(work: Work, begin: Begin, results: Path, trainer: str, device: str, options: argparse.Namespace) -> Path:
