@@ -16,7 +16,7 @@ from classscale_training.data.collect.on_image import OnImage
 from ClassScaleSegLib import Geometry, ImageError, LabelTable, Segmentation
 from ClassScaleSegLib.images.paired_reading import read_segmentation
 from ClassScaleSegLib.process.exit_codes import ExitCode
-from collect_cases import Training, boxes, training  # noqa: F401
+from collect_cases import SHAPE, Training, boxes, save, training  # noqa: F401
 
 SAMPLE = Path(__file__).parents[2] / "Resources" / "SampleData" / "toy-120.nrrd"
 DEVICE = ["-device", "cpu"]
@@ -190,16 +190,50 @@ def test_a_case_that_cannot_be_segmented_is_named_and_the_others_are(tmp_path, c
     training = Training(tmp_path)
     training.case("a", {1: "lesion"})
     training.case("b", {1: "lesion"})
-    image = training.images / "a_0000.nii.gz"
-    image.write_bytes(image.read_bytes()[:100])
+    save(np.full(SHAPE, np.nan, np.float32), training.images / "a_0000.nii.gz")
     with_faults = ["fill", str(training.folder), "-m", "toy-120", "-o", str(tmp_path / "found"), *DEVICE]
     ending = tmp_path / "ending"
     assert commands.main(with_faults, ending) == ExitCode.IMAGE
     output, error = capsys.readouterr()
     said = ending.read_text()  # which finetune, and so the panel, shows
-    assert said.startswith("1 of 2 cases were not segmented: a. ") and "a_0000.nii.gz is not an image" in said
-    assert output.endswith("1 of 2 cases segmented, 1 failed: a\n") and "a_0000.nii.gz is not an image" in error
+    assert said.startswith("1 of 2 cases were not segmented: a. ") and "a_0000.nii.gz has " in said
+    assert output.endswith("1 of 2 cases segmented, 1 failed: a\n") and "a_0000.nii.gz has " in error
     assert (tmp_path / "found" / "b.seg.nrrd").is_file()
+
+
+def test_what_collect_would_refuse_is_refused_before_any_case_is_segmented(tmp_path, capsys):
+    training = Training(tmp_path)
+    for case in "abcd":
+        training.case(case, {1: "lesion"})
+    (training.images / "a_0000.nii.gz").write_bytes(b"damaged")
+    (training.segmentations / "b.seg.nrrd").write_bytes(b"damaged")
+    (training.segmentations / "c.seg.nrrd").unlink()
+    save(boxes(1), training.segmentations / "c.nii.gz")
+    fill = ["fill", str(training.folder), "-m", "toy-120", "-o", str(tmp_path / "found"), *DEVICE]
+    assert commands.main(fill) == ExitCode.FAULT
+    output, error = capsys.readouterr()
+    assert "has 3 faults:" in error and output == "" and not (tmp_path / "found").exists()
+    for file in ("a_0000.nii.gz", "b.seg.nrrd", "c.nii.gz"):
+        assert f"{file} " in error
+    (table := tmp_path / "labels.csv").write_text("LabelValue,Name\n1,lesion\n")
+    training.image("a")
+    training.case("b", {1: "lesion"})
+    assert commands.main([*fill, "--labels", str(table)]) == 0
+    assert len(list((tmp_path / "found").glob("[!.]*"))) == 4
+
+
+def test_results_that_nobody_has_changed_are_left_out(tmp_path, monkeypatch):
+    training = Training(tmp_path)
+    for case in "ab":
+        training.case(case, {1: "lesion"})
+    unchanged = {"b": ["toy-120"]}
+    monkeypatch.setattr(
+        "classscale_training.data.collect.cases.models_of_unchanged", lambda name, _: unchanged.get(name)
+    )
+    found = tmp_path / "found"
+    fill = ["fill", str(training.folder), "-m", "toy-120", "-o", str(found), "--corrected", *DEVICE]
+    assert commands.main(fill) == 0
+    assert [file.name for file in found.glob("[!.]*")] == ["a.seg.nrrd"]
 
 
 def test_cases_with_more_images_than_the_model_takes_are_refused(tmp_path, capsys):

@@ -12,12 +12,15 @@ from ClassScaleSegLib.commands.job_models import completed_job, find_models
 from ClassScaleSegLib.commands.reporting import TerminalReporter
 from ClassScaleSegLib.errors import ClassScaleError, OutputError
 from ClassScaleSegLib.files import refuse_unwritable_folder
+from ClassScaleSegLib.labels.table import LabelTable
 from ClassScaleSegLib.options import Options
 from ClassScaleSegLib.process.fault_log import FaultLog
 from ClassScaleSegLib.process.job import Job
 
-from ..findings import report
-from .cases import ANOTHER_MODEL, Case, add_folders, listed, named_folders, pair_cases
+from ..findings import Finding, report
+from .cases import ANOTHER_MODEL, Case, add_folders, listed, named_folders, pair_cases, without_unchanged
+from .survey import survey_case
+from .wanted import read_wanted
 
 _SUFFIX = ".seg.nrrd"
 
@@ -28,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_folders(parser)
     add("-m", "--model", required=True, metavar="MODEL", help="model that segments: a bundle, a folder or a name")
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for what it finds, NAME.seg.nrrd")
+    labels = "label table, dataset.json or model that names the labels of the segmentations, as for collect"
+    add("--labels", metavar="TABLE", help=labels)
+    add(
+        "--corrected", action="store_true", help="leave out results of segment that nobody has changed, as collect does"
+    )
     add("-device", default="auto", help="auto (default: CUDA, else MPS, else the CPU), cuda, cpu or mps")
 
 
@@ -38,27 +46,42 @@ def run(options: argparse.Namespace) -> int:
     :returns: 0.
     :raises ClassScaleError: of the kind of the last fault, if cases cannot be segmented; the others are.
     :raises ModelError: if the model cannot be used.
-    :raises ImageError: if segmentations have no images, or the folders cannot be read.
+    :raises ClassScaleError: before any case is segmented, for all that ``collect`` would refuse of single cases.
     :raises OutputError: if the folder cannot be written, or has the segmentations.
     """
     images, segmentations = named_folders(options)
     if options.output.exists() and options.output.samefile(segmentations):
         raise OutputError(f"{options.output} has what is drawn. Name another folder for what the model finds (-o).")
     refuse_unwritable_folder(options.output / _SUFFIX)
-    fill(images, segmentations, options.model, options.output, options.device)
+    names = None if options.labels is None else read_wanted(options.labels).table
+    fill(images, segmentations, options.model, options.output, options.device, names, options.corrected)
     return 0
 
 
-def fill(images: Path, segmentations: Path, model: str, folder: Path, device: str = "auto") -> None:
+def fill(
+    images: Path,
+    segmentations: Path,
+    model: str,
+    folder: Path,
+    device: str = "auto",
+    names: LabelTable | None = None,
+    corrected: bool = False,
+) -> None:
     """Do what :func:`run` does.
 
     :param folder: for the results, which list what the model has not found as empty segments.
+    :param names: as of :func:`.survey_case`.
+    :param corrected: leave out results of ``classscaleseg segment`` that nobody has changed.
     :param device: as of :class:`~ClassScaleSegLib.options.Options`.
     :raises ClassScaleError: as :func:`run`.
     """
     job = completed_job(Job((), model, folder, options=Options(device=device, keep_empty=True)))
     models = find_models(job)
     cases, findings = pair_cases(images, segmentations, models.channels, ANOTHER_MODEL)
+    if corrected:
+        cases = without_unchanged(cases, True)[0]  # collect says which these are
+    if not any(finding.error for finding in findings):  # else these are quicker to mend
+        findings += [found for case in cases if isinstance(found := survey_case(names, case), Finding)]
     report(str(segmentations), findings)
     reporter = _Reporter(FaultLog("classscaleseg-train", ["fill"]))
     try:

@@ -124,9 +124,10 @@ def _finetune(options: argparse.Namespace, report: Report) -> int:
         refuse_other_dataset(work)
         try:
             folders = ["-i", str(images), "-s", str(segmentations)]
-            under = _filled(work, begin, folders, device) if options.fill else []
+            chosen = [*_labels(options), *["--corrected"][: options.corrected]]
+            under = _filled(work, begin, [*folders, *chosen], device) if options.fill else []
             channels = ["--channels", *(options.channels or begin.channels)]
-            work.step("collect", [*_collected(options), *folders, *under, *channels])
+            work.step("collect", [*_collected(options), *chosen, *folders, *under, *channels])
             check_fold(_collected_cases(work), options.fold)
             state = prepare(work, begin, options.workers)
             if options.trainer is None and (not begin.mirrored or _has_sides(work)):
@@ -143,19 +144,26 @@ def _finetune(options: argparse.Namespace, report: Report) -> int:
     return 0
 
 
-def _filled(work: Work, begin: Begin, folders: Sequence[str], device: str) -> list[str]:
-    """Segment the cases with the model, and return the arguments of ``collect`` that name the results."""
+def _filled(work: Work, begin: Begin, cases: Sequence[str], device: str) -> list[str]:
+    """Segment the cases with the model, and return the arguments of ``collect`` that name the results.
+
+    :param cases: arguments that say which they are.
+    """
     found = work.root / "found" / name_of(model_sha256(begin.path))
-    work.step("fill", [*folders, "-m", begin.named, "-o", str(found), "-device", device])
+    work.step("fill", [*cases, "-m", begin.named, "-o", str(found), "-device", device])
     return ["--under", str(found)]
 
 
+def _labels(options: argparse.Namespace) -> list[str]:
+    return [] if options.labels is None else ["--labels", options.labels]
+
+
 def _collected(options: argparse.Namespace) -> list[str]:
-    """Return the other arguments of ``collect``, but for the channels."""
-    given = [("--labels", options.labels), ("--missing", options.missing), ("--overlap", options.overlap)]
+    """Return arguments of ``collect``."""
+    given = [("--missing", options.missing), ("--overlap", options.overlap)]
     more = [part for flag, value in given if value is not None for part in (flag, value)]
     named = ["--name", DATASET.partition("_")[2], "--workers", str(options.workers)]
-    return ["-d", str(ID), *named, *more, "--renew", *["--corrected"][: options.corrected]]
+    return ["-d", str(ID), *named, *more, "--renew"]
 
 
 def _collected_cases(work: Work) -> int:
