@@ -47,6 +47,10 @@ def test_the_library_loads_nothing_heavy_but_for_the_arithmetic():
     assert loaded_by("\n".join(f"import ClassScaleSegLib.{name}" for name in light)) == set()
 
 
+def test_the_trainer_says_what_its_commands_take_without_loading_anything_heavy():
+    assert loaded_by("from classscale_training.commands import _parser; _parser()") == set()
+
+
 def test_the_list_of_the_arithmetic_is_true():
     code = """
 import importlib, sys

@@ -11,7 +11,6 @@ from ClassScaleSegLib.errors import ModelError
 from ClassScaleSegLib.errors import named as attributed
 from ClassScaleSegLib.models.files import open_source
 from ClassScaleSegLib.models.model import ModelParts, read_parts
-from ClassScaleSegLib.models.network import fit_weights
 from ClassScaleSegLib.models.networks import is_primus
 
 from ..environment import PLANS
@@ -65,6 +64,8 @@ def _refuse_other_network(parts: ModelParts, trainer: type | None) -> None:
             "--trainer ClassScaleTrainer_Primus, which trains 1000 epochs."
         )
     if trainer is not None:
+        from ClassScaleSegLib.models.network import fit_weights
+
         from ..pretrained import adopt_model
 
         build: Any = trainer
