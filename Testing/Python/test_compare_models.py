@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import time
@@ -18,9 +19,11 @@ from classscale_training import commands  # noqa: E402
 from classscale_training.evaluation.drawn_cases import without_common_classes  # noqa: E402
 from classscale_training.evaluation.model_results import Candidate  # noqa: E402
 from classscale_training.evaluation.models_report import Report  # noqa: E402
+from ClassScaleSegLib import Segmentation  # noqa: E402
 from ClassScaleSegLib.catalog.catalog import data_folder  # noqa: E402
 from ClassScaleSegLib.cohort.records import FOLDER  # noqa: E402
 from ClassScaleSegLib.commands import job_models  # noqa: E402
+from ClassScaleSegLib.files import unwritable  # noqa: E402
 from ClassScaleSegLib.process.exit_codes import ExitCode  # noqa: E402
 from collect_cases import GRID, SHAPE, Training, boxes, save  # noqa: E402
 from conftest import small_dataset  # noqa: E402
@@ -135,13 +138,14 @@ def test_what_was_segmented_before_a_crash_is_used_again(drawn, model, tmp_path,
     words = [drawn.folder, "-m", model, "-m", "toy-120", "--names", "old", "new", "--results", results]
     assert segmented_until(3, monkeypatch, *words) == ["old: a", "old: b", "new: a"]
     first = results / "1-old" / "a.seg.nrrd"
+    (left := first.with_name(".0123456789ab.seg.nrrd")).touch()  # by a process that was killed while it wrote
     before = first.stat()
     capsys.readouterr()
     assert run(*words) == 0
     output, error = capsys.readouterr()
     assert output.startswith("new: a (3 of 4)\nnew: b (4 of 4)\n")
     assert error.splitlines()[2] == "Of 4 segmentations, 2 are there already."
-    assert first.stat() == before
+    assert first.stat() == before and not left.exists()
     drawn.case("a", NAMES, boxes(2, 1))  # corrected
     drawn.image("b", grid=replace(GRID, spacing=(1.0, 1.0, 1.0)))  # another image
     assert run(*words, "--overwrite", "--json-progress") == 0
@@ -192,6 +196,17 @@ def test_a_home_that_cannot_be_written_keeps_nothing(drawn, model, home, capsys)
     (drawn.segmentations / "b.seg.nrrd").write_bytes(b"damaged")
     assert run(drawn.folder, "-m", model) == ExitCode.SOME_FAILED
     assert " is kept " not in capsys.readouterr().err
+
+
+def test_a_comparison_that_could_write_nothing_leaves_nothing_behind(drawn, model, home, monkeypatch, capsys):
+    def full(found, file, *arguments):
+        raise unwritable(file, OSError(errno.ENOSPC, "No space left on device"))
+
+    monkeypatch.setattr(Segmentation, "write", full)
+    assert run(drawn.folder, "-m", model) == ExitCode.OUTPUT
+    said = capsys.readouterr().err
+    assert "cannot be written (No space left on device)" in said and " is kept " not in said
+    assert list(home.iterdir()) == []
 
 
 def test_another_model_of_the_same_name_segments_again(drawn, model, write_model, tmp_path, monkeypatch, capsys):

@@ -110,6 +110,8 @@ def compare_models(
         ModelResults(model, results / f"{number}-{_file_name(model.name)}", overwrite)
         for number, model in enumerate(models, 1)
     ]
+    for own in kept:
+        own.tidy()
     todo = [[case for case in cases if not own.has(case)] for own in kept]
     total = len(models) * len(cases)
     if there := total - sum(map(len, todo)):

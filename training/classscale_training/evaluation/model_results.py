@@ -95,6 +95,10 @@ class ModelResults:
     def _records(self) -> Records:
         return Records(self._folder, Recipe.of(self._checksums, self._cohort.job.options, self._cohort.formats))
 
+    def tidy(self) -> None:
+        """Remove unfinished files that killed processes have left."""
+        self._records.tidy([self._folder / SUFFIX])
+
     def file(self, case: Case) -> Path:
         """Return the file of a case."""
         return self._folder / f"{case.name}{SUFFIX}"

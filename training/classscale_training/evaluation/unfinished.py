@@ -39,7 +39,7 @@ class Room:
     @property
     def empty(self) -> bool:
         """Whether no model has found anything yet."""
-        return next(self.folder.glob("*/*.*"), None) is None
+        return next(self.folder.glob("*/[!.]*"), None) is None
 
 
 @contextmanager
