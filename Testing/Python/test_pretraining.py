@@ -24,6 +24,7 @@ from classscale_training.nnunet.pretraining.patches import Share
 from classscale_training.nnunet.pretraining.pretrainer import ClassScalePretrainer
 from ClassScaleSegLib.errors import ModelError
 from conftest import small_dataset, small_plans, stock_network
+from forked_trainings import fork_trainings
 from tiny_nnunet import CONFIGURATION, PLANS, TRAINER, add_tiny_configuration, set_environment, write_trainer
 
 DATASET = 705
@@ -194,6 +195,7 @@ def test_a_training_that_was_killed_before_its_first_checkpoint_begins_with_the_
 
 
 def test_two_processes_learn_what_one_does(root, tmp_path, monkeypatch, capfd):
+    fork_trainings(monkeypatch)
     found = []
     for number in (1, 2):
         monkeypatch.setenv("nnUNet_results", str(tmp_path / str(number)))

@@ -17,6 +17,7 @@ from classscale_training.processes.group import Rank
 from classscale_training.processes.launch import launch
 from ClassScaleSegLib.errors import ClassScaleError, ModelError
 from ClassScaleSegLib.process.exit_codes import ExitCode
+from forked_trainings import fork_trainings
 from gloo_tensors import free_a_tensor_while_the_process_ends
 from tiny_nnunet import PLANS, TRAINER, set_environment, write_trainer
 from two_processes import (
@@ -49,7 +50,8 @@ def _steps_and_a_fault(rank: Rank, root: Path) -> None:
     torch.distributed.barrier()  # for which the first process would wait for ever
 
 
-def test_two_processes_learn_what_one_learns_and_the_reason_of_the_one_that_fails_is_told(root):
+def test_two_processes_learn_what_one_learns_and_the_reason_of_the_one_that_fails_is_told(root, monkeypatch):
+    fork_trainings(monkeypatch)
     launch(ten_steps, (root,), 1, "cpu")
     with pytest.raises(ModelError, match=r"^The plans do not please process 1\.$"):
         launch(_steps_and_a_fault, (root,), 2, "cpu")
@@ -70,6 +72,7 @@ def test_two_processes_are_continued_after_one_was_killed_and_validate_as_one_do
     fold = root / "results" / DATASET / f"{TRAINER}__{PLANS}__{CONFIGURATION}" / "fold_0"
     before = torch.load(fold / "checkpoint_latest.pth", weights_only=False)
     monkeypatch.delenv("KILL_IN_EPOCH")
+    fork_trainings(monkeypatch)
     assert main(["train", *COMMAND, "-num_gpus", "2", "--c"]) == 0
     after = torch.load(fold / "checkpoint_final.pth", weights_only=False)
     assert (before["current_epoch"], after["current_epoch"]) == (1, 2)

@@ -1,0 +1,21 @@
+"""What the fork server of `forked_trainings.py` loads before it forks. Only that process imports this file."""
+
+import gc
+import os
+from multiprocessing import spawn
+from typing import Any
+
+import classscale_training.nnunet.trainer  # noqa: F401
+import classscale_training.processes.launch  # noqa: F401
+
+_prepare = spawn.prepare
+
+
+def _prepare_with_environment(data: dict[str, Any]) -> None:
+    os.environ.clear()
+    os.environ.update(data["environment"])
+    _prepare(data)
+
+
+spawn.prepare = _prepare_with_environment  # else, the processes had the environment of their server
+gc.freeze()  # otherwise, each process copies all of it when it collects garbage
