@@ -1,6 +1,7 @@
 """The report of volume nodes: its folder in the panel, what the page calls them, and what is told of it."""
 
 import json
+import subprocess
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 from ClassScaleSegLib import ClassScaleError, OutputError, Segmentation
+from ClassScaleSegLib.process import child
 from ClassScaleSegLib.process.job import Job, ReportedAs, read_job
 from ClassScaleSegLib.report.report import Report
 from panel_scene import make_sequence
@@ -291,6 +293,7 @@ def test_a_run_that_is_cancelled_while_it_draws_leaves_no_file(scene, logic, tmp
     pytest.importorskip("vtkmodules")
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr(child, "subprocess", subprocess)  # a child that renders by VTK
     run = logic.start(logic.request(small("T1"), "toy-120", report=tmp_path / "r", **FAST))
     while not drawing(run._process.pid):
         assert not run.poll() or run.state == "running"
