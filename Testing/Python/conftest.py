@@ -276,7 +276,10 @@ def answers(monkeypatch):
 
 
 # Files whose runs are children of ``warm_child.py``, by how their names begin.
-WARM = "test_module_", "test_panel_", "test_scene_", "test_server.", "test_server_faults", "test_remote_segmenter"
+WARM = (
+    *("test_module_", "test_panel_", "test_scene_", "test_translations"),
+    *("test_server.", "test_server_faults", "test_remote_segmenter"),
+)
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ the values are placeholders. ``ClassScaleSegPanel/translation.py`` finds the tem
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator
@@ -46,7 +47,8 @@ _ALSO = (
 _MOST_VARIANTS = 8
 
 
-def library_sentences(module: Path = MODULE) -> list[str]:
+@functools.cache
+def library_sentences(module: Path = MODULE) -> tuple[str, ...]:
     """Return the templates of all sentences of the library that the panel can show, sorted.
 
     A value is a placeholder such as ``{name}``; a brace that is no placeholder is doubled.
@@ -57,7 +59,7 @@ def library_sentences(module: Path = MODULE) -> list[str]:
         path = file.relative_to(library).as_posix()
         if path in _ALSO or not path.startswith(_LEFT_OUT):
             found.update(_templates(ast.parse(file.read_text(encoding="utf-8"))))
-    return sorted(found, key=lambda text: (text.casefold(), text))
+    return tuple(sorted(found, key=lambda text: (text.casefold(), text)))
 
 
 def panel_texts(module: Path = MODULE) -> list[tuple[str, str]]:
