@@ -17,7 +17,7 @@ import pytest
 import torch
 
 pytest.importorskip("triton", reason="Triton has no wheel for this platform")
-sys.path.append(str(Path(__file__).parents[1] / "Benchmarks"))
+import gpu_kernels  # noqa: E402
 from classscale_training.loss import triton_statistics  # noqa: E402
 from kernel_resources import FINISHING, KERNELS, SHARED_LIMIT, resources  # noqa: E402
 
@@ -86,7 +86,7 @@ def test_a_label_outside_the_classes_gives_nan_if_it_is_trusted_and_is_left_out_
 
 
 def test_the_loss_launches_little_and_waits_for_the_gpu_only_to_check_labels(tmp_path):
-    script = Path(__file__).parents[1] / "Benchmarks" / "loss_launches.py"
+    script = Path(gpu_kernels.__file__).with_name("loss_launches.py")
     command = [sys.executable, str(script), "--quick", "--root", str(tmp_path)]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -134,10 +134,9 @@ def test_a_kernel_compiles_without_spills_and_fits_the_shared_memory(name, archi
     assert found["registers"] <= 255
 
 
-def test_the_gpu_benchmark_runs_in_small_without_a_gpu(tmp_path):
-    script = Path(__file__).parents[1] / "Benchmarks" / "gpu_kernels.py"
-    command = [sys.executable, str(script), "--quick", "--device", "cpu", "--folder", str(tmp_path)]
-    subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
+def test_the_gpu_benchmark_runs_in_small_without_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["gpu_kernels.py", "--quick", "--device", "cpu", "--folder", str(tmp_path)])
+    assert gpu_kernels.main() == 0
     content = json.loads((tmp_path / "gpu_kernels.json").read_text())
     single = next(row for row in content["parity"] if row["dtype"] == "float32")
     assert max(single["kernels"].values()) < 1e-4 and single["same bits twice"]
