@@ -11,7 +11,7 @@ from archive_fixtures import no_credentials, series, server, shelf  # noqa: F401
 from ClassScaleSegLib.commands.main import ExitCode
 from fetching_fixtures import given, uid  # noqa: F401  (fixtures)
 from reading_server import run
-from test_dicom_watch import Child, child, dated, looks, no_waiting, nothing, watch  # noqa: F401  (fixtures)
+from watch_fixtures import Child, child, dated, looks, no_waiting, nothing, watch  # noqa: F401  (fixtures)
 
 pytest.importorskip("pydicom")
 
