@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,12 @@ def centre_of(node: Any, segment_id: str) -> np.ndarray:
     value = node.GetSegmentation().GetSegment(segment_id).GetLabelValue()
     z, y, x = np.argwhere(labels == value).mean(0)
     return (world @ (x, y, z, 1))[:3]
+
+
+def wait_until(condition, seconds=60):
+    """Let the application live, as its event loop does, until the condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        application.processEvents()
+        time.sleep(0.01)

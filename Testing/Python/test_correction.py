@@ -21,10 +21,10 @@ from ClassScaleSegLib.scene.correction import (
 from ClassScaleSegLib.scene.segment_editor import are_others_locked, editor_node, lock_others
 from ClassScaleSegLib.scene.segmentation_reader import open_structures
 from ClassScaleSegLib.scene.surfaces import SURFACE, show_3d
+from logic_fixtures import add_segment
 from painting import EVERYWHERE, paint
 from slicer_application import TURNED, add_volume, application, import_scene, saved_scene, slicer, transform
 from test_module_compare import SHAPE, labels, scene, segmentation  # noqa: F401
-from test_module_logic import add_segment
 
 LIVER, SPLEEN, KIDNEY = "Segment_1", "Segment_2", "Segment_3"
 STRIP = (slice(4, 8), slice(0, 14), slice(2, 12))  # z, y, x: through all three, and beyond them

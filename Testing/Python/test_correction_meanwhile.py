@@ -25,11 +25,11 @@ from ClassScaleSegLib.scene.segmentation_reader import LABELMAP, open_structures
 from ClassScaleSegLib.scene.sequence import add_segmentations
 from ClassScaleSegLib.scene.source_volumes import first_volume, remember_volumes
 from ClassScaleSegLib.scene.surfaces import SURFACE, show_3d
+from logic_fixtures import add_segment
 from painting import EVERYWHERE, paint
 from slicer_application import TURNED, add_volume, slicer, transform, vtk_to_numpy
 from test_correction import KIDNEY, LIVER, SPLEEN, STRIP, correct, found, masks, voxels  # noqa: F401
 from test_module_compare import SHAPE, labels, scene, segmentation  # noqa: F401
-from test_module_logic import add_segment
 
 ENTRY = "A~SCT^123037004^Anatomical Structure~SCT^80891009^Heart~^^~B~^^~^^"
 

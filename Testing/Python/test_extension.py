@@ -307,7 +307,7 @@ def test_the_embedded_models_are_three_and_released_ones_state_size_and_checksum
 
 
 # --- the network ------------------------------------------------------------------------------------------------------
-# Questions before a download are tested where they are asked: test_catalog.py (command), test_module_panel.py (panel).
+# Questions before a download are tested where they are asked: test_catalog.py, and test_module_model_list.py (panel).
 
 NETWORK = {"aiohttp", "ftplib", "http", "httpx", "requests", "smtplib", "socket", "urllib.request", "urllib3", "xmlrpc"}
 CLUSTER = {"dask", "dask_jobqueue", "distributed"}  # the network of a cluster, which segment --cluster names

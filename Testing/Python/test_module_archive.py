@@ -17,9 +17,8 @@ import translations
 from archive_fixtures import no_credentials, shelf  # noqa: F401  (fixtures)
 from ClassScaleSegLib.catalog.catalog import data_folder
 from reading_server import JSON
-from slicer_application import qt, slicer
+from slicer_application import qt, slicer, wait_until
 from test_module_compare import panel, scene, shown, told  # noqa: F401
-from test_module_panel import wait_until
 from test_module_queue import states
 from test_translations import english_words, german  # noqa: F401
 

@@ -7,8 +7,7 @@ import numpy as np
 from ClassScaleSegLib.catalog.catalog import Catalog
 from ClassScaleSegLib.scene.source_volumes import source_volumes
 from conftest import small_dataset, small_plans
-from slicer_application import add_volume, import_scene, saved_scene, slicer
-from test_module_panel import wait_until
+from slicer_application import add_volume, import_scene, saved_scene, slicer, wait_until
 from test_module_queue import Database, add, segmentations, states
 
 from ClassScaleSegPanel.inputs import dicom_series  # isort: skip  needs the stand-ins

@@ -13,8 +13,8 @@ from ClassScaleSegLib import ImageError, LabelTable, Segmentation
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.scene.segmentation_node import fill_segmentation_node
 from ClassScaleSegLib.scene.segmentation_reader import open_segmentation
+from logic_fixtures import add_segment
 from slicer_application import TURNED, add_volume, application, module, qt, slicer, transform
-from test_module_logic import add_segment
 
 from ClassScaleSegPanel.install import missing, packages  # isort: skip  needs the stand-ins
 from ClassScaleSegPanel.widgets import saving  # isort: skip

@@ -15,9 +15,8 @@ from ClassScaleSegLib.models.summary import summarize
 from ClassScaleSegLib.process import Event
 from ClassScaleSegLib.process import training as process_module
 from conftest import TOY
-from slicer_application import SAMPLE, application, qt, slicer
+from slicer_application import SAMPLE, application, qt, slicer, wait_until
 from test_module_compare import panel, scene, told  # noqa: F401
-from test_module_panel import wait_until
 
 # isort: split
 from ClassScaleSegPanel.install import packages

@@ -12,9 +12,8 @@ from ClassScaleSegLib.images.reading import read_image
 from ClassScaleSegLib.scene.loading import load_image, loaded_from
 from ClassScaleSegLib.scene.volume import geometry_of
 from dicom_phantom import localizer, planes, tilted, write_series
-from slicer_application import SAMPLE, application, qt, slicer
+from slicer_application import SAMPLE, application, qt, slicer, wait_until
 from test_module_channels import add_model
-from test_module_panel import wait_until
 from test_module_queue import add, segmentations, states
 
 from ClassScaleSegPanel.inputs import image_files, queued_case  # isort: skip  needs the stand-ins

@@ -4,8 +4,7 @@ import re
 import time
 
 import pytest
-from slicer_application import application, load_sample, module, qt, slicer  # noqa: F401
-from test_module_panel import wait_until
+from slicer_application import application, load_sample, module, qt, slicer, wait_until  # noqa: F401
 
 from ClassScaleSegPanel.widgets import saving  # isort: skip  needs the stand-ins
 from PySide6.QtTest import QTest  # isort: skip

@@ -4,8 +4,7 @@ import json
 import typing
 
 import pytest
-from slicer_application import application, load_sample
-from test_module_panel import wait_until
+from slicer_application import application, load_sample, wait_until
 
 SETTING = "ClassScaleSeg/LastChoices"
 CHOICES = {

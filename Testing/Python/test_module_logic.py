@@ -1,7 +1,8 @@
 """From a volume node to a segmentation node, as scripts do it: real scene, real child process, the embedded model."""
 
+# ruff: noqa: F811  (fixtures are imported, and then named as arguments)
+
 import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from ClassScaleSegLib.scene.confidence import confidence_of
 from ClassScaleSegLib.scene.request import Request
 from ClassScaleSegLib.scene.run import SceneRun
 from ClassScaleSegLib.scene.source_volumes import is_of_region, source_volumes
-from ClassScaleSegLib.scene.volume import geometry_of, image_to_world, index_to_world, region_of, uncrop, write_volume
+from ClassScaleSegLib.scene.volume import geometry_of, image_to_world, index_to_world
+from logic_fixtures import add_roi, add_segment, logic, measured, scene  # noqa: F401  (fixtures)
 from mrml import read_segmentation, segments
 from slicer_application import (
     SAMPLE,
@@ -29,31 +31,6 @@ from slicer_application import (
 )
 
 TRUTH = SAMPLE.with_name("toy-120-labels.nrrd")
-
-
-@pytest.fixture
-def scene(monkeypatch, tmp_path):
-    """An empty scene, and a temporary folder that must be empty again at the end."""
-    monkeypatch.setenv("CLASSSCALESEG_MODELS", str(tmp_path / "models"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    slicer.mrmlScene.Clear()
-    yield slicer.mrmlScene
-    assert list((tmp_path / "temporary").iterdir()) == []
-    assert slicer.modules.ClassScaleSegInstance.running == []
-
-
-@pytest.fixture
-def logic():
-    return module.ClassScaleSegLogic()
-
-
-def add_roi(centre, size, name="Region"):
-    roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name)
-    roi.SetCenter(*centre)
-    roi.SetSize(*size)
-    return roi
 
 
 def test_a_volume_becomes_a_segmentation_with_confidence_and_statistics(scene, logic, tmp_path):
@@ -100,16 +77,6 @@ def test_a_volume_becomes_a_segmentation_with_confidence_and_statistics(scene, l
     assert float(cell["Surface area (mm2)"]) > 0 and cell["Touches edge"] in ("true", "false")
     with pytest.raises(OutputExistsError, match="already has segments"):
         logic.segment(volume, "toy-120", segmentation=node)
-
-
-def measured(table):
-    """The rows of a table node by structure, each a dict of texts."""
-    names = [table.GetColumnName(column) for column in range(table.GetNumberOfColumns())]
-    rows = [
-        {name: table.GetCellText(row, column) for column, name in enumerate(names)}
-        for row in range(table.GetNumberOfRows())
-    ]
-    return {row["Structure"]: row for row in rows}
 
 
 def centre_of_row(row):
@@ -387,100 +354,6 @@ def test_a_full_disk_is_told_before_anything_starts(scene, logic, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OutputError, match="has 0.0 GB free, and about 0.1 GB are needed"):
         logic.segment(volume, "toy-120")
-
-
-def test_a_disk_that_fills_while_the_image_is_written_leaves_nothing(scene, tmp_path):
-    full = Path("/dev/full")
-    if not full.exists():
-        pytest.skip("/dev/full is a device of Linux")
-    volume = add_volume(np.zeros((40, 50, 60), np.int16))
-    (tmp_path / "image.nrrd").symlink_to(full)
-    with pytest.raises(OutputError, match="image.nrrd cannot be written .*make room there"):
-        write_volume(volume, tmp_path / "image.nrrd")
-    assert not (tmp_path / "image.nrrd").is_symlink()
-
-
-@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float32, np.float64, np.int32])
-def test_an_oblique_volume_is_written_as_itk_reads_it(scene, tmp_path, dtype):
-    array = np.arange(24).reshape(2, 3, 4).astype(dtype)
-    volume = add_volume(array)
-    volume.SetSpacing(0.5, 2.0, 3.0)
-    volume.SetOrigin(10.0, -20.0, 30.0)
-    volume.SetIJKToRASDirections(*np.ravel([row[:3] for row in TURNED[:3]]))
-    write_volume(volume, tmp_path / "image.nrrd")
-    image = sitk.ReadImage(str(tmp_path / "image.nrrd"))
-    assert np.array_equal(sitk.GetArrayFromImage(image), array)
-    ras = np.array(image.TransformIndexToPhysicalPoint((3, 2, 1))) * (-1, -1, 1)
-    expected = np.array(TURNED)[:3, :3] @ (3 * 0.5, 2 * 2.0, 1 * 3.0) + (10, -20, 30)
-    np.testing.assert_allclose(ras, expected, atol=1e-9)
-    transform(volume, TURNED)
-    write_volume(volume, tmp_path / "turned.nrrd")
-    image = sitk.ReadImage(str(tmp_path / "turned.nrrd"))
-    ras = np.array(image.TransformIndexToPhysicalPoint((3, 2, 1))) * (-1, -1, 1)
-    np.testing.assert_allclose(ras, (np.array(TURNED) @ [*expected, 1])[:3], atol=1e-9)
-    np.testing.assert_allclose(image.GetSpacing(), (0.5, 2.0, 3.0))
-
-
-def test_a_turned_region_holds_the_voxels_that_slicer_says_are_inside(scene):
-    volume = add_volume(np.ones((20, 30, 25), np.uint8))
-    volume.SetOrigin(-5, 3, 8)
-    roi = add_roi((4.0, 14.0, 16.0), (11.0, 7.0, 30.0))
-    transform(roi, TURNED)
-    transform(volume, TURNED)  # both turned alike, so nothing changes between them; then the region once more
-    roi.GetParentTransformNode().SetMatrixTransformToParent(
-        _product(roi.GetParentTransformNode(), [[0.96, -0.28, 0, 3], [0.28, 0.96, 0, -4], [0, 0, 1, 0], [0, 0, 0, 1]])
-    )
-    region = region_of(volume, roi)
-    geometry = geometry_of(volume)
-    k, j, i = np.indices((20, 30, 25))
-    lps = geometry.axes @ np.stack([i, j, k]).reshape(3, -1) + np.reshape(geometry.origin, (3, 1))
-    ras = (lps * [[-1], [-1], [1]]).T
-    inside = np.array([roi.IsPointInROIWorld(point.tolist()) for point in ras]).reshape(20, 30, 25)
-    found = np.zeros_like(inside)
-    found[region.box] = region.inside
-    assert 300 < inside.sum() < 8000 and (found != inside).sum() == 0
-    with pytest.raises(ImageError, match="contains no voxel of Small"):
-        region_of(volume, add_roi((500.0, 0.0, 0.0), (5.0, 5.0, 5.0)))
-
-
-def _product(node, rows):
-    from slicer_application import vtk_matrix
-    from vtk import vtkMatrix4x4
-
-    matrix, result = vtkMatrix4x4(), vtkMatrix4x4()
-    node.GetMatrixTransformToParent(matrix)
-    vtkMatrix4x4.Multiply4x4(matrix, vtk_matrix(rows), result)
-    return result
-
-
-def test_outside_of_the_region_is_background_on_the_grid_of_the_volume(scene):
-    from ClassScaleSegLib import LabelTable
-    from ClassScaleSegLib.scene.volume import crop
-
-    volume = add_volume(np.ones((6, 7, 8), np.uint8))
-    region = region_of(volume, add_roi((3.0, 3.0, 2.0), (4.0, 2.0, 2.0)))
-    geometry = geometry_of(volume)
-    part = crop(geometry, region.box)
-    inner = Segmentation(np.full(region.inside.shape, 3, np.uint16), LabelTable.from_names({0: "b", 3: "x"}), part)
-    whole = uncrop(inner.labels, region, (6, 7, 8))
-    assert whole.shape == (6, 7, 8) and (whole == 3).sum() == region.inside.sum() == 5 * 3 * 3
-    assert whole[1:4, 2:5, 1:6].all()
-
-
-def add_segment(node, array, value, first=(0, 0, 0), spacing=1.0, name=None) -> None:
-    """Add a segment with an image of its own, as Slicer's Segment Editor may: an array (z, y, x) at a voxel index."""
-    from vtk.util.numpy_support import numpy_to_vtk
-
-    image = slicer.vtkOrientedImageData()
-    extent = [(start, start + size - 1) for start, size in zip(first, array.shape[::-1], strict=True)]
-    image.SetExtent(*np.ravel(extent).tolist())
-    image.SetSpacing(spacing, spacing, spacing)
-    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=True))
-    segment = slicer.vtkSegment()
-    segment.SetName(name)
-    segment.SetLabelValue(value)
-    segment.AddRepresentation("Binary labelmap", image)
-    node.GetSegmentation().AddSegment(segment, f"Segment_{node.GetSegmentation().GetNumberOfSegments() + 1}")
 
 
 def test_a_node_with_overlapping_segments_is_saved_in_layers(scene, logic, tmp_path, monkeypatch):

@@ -8,8 +8,7 @@ import pytest
 from ClassScaleSegLib import Geometry, Segmentation
 from ClassScaleSegLib.catalog.catalog import Catalog
 from conftest import small_dataset
-from slicer_application import ROOT, load_sample, module, slicer
-from test_module_panel import wait_until
+from slicer_application import ROOT, load_sample, module, slicer, wait_until
 
 TOY = ROOT / "Resources" / "Models" / "toy-120.zip"
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from ClassScaleSegLib import Cancelled, ClassScaleError, ImageError
 from ClassScaleSegLib.scene.queue import QueueItem, SceneQueue
-from slicer_application import add_volume, load_sample, module, qt, slicer
-from test_module_panel import wait_until
+from slicer_application import add_volume, load_sample, module, qt, slicer, wait_until
 
 from ClassScaleSegPanel.inputs import dicom_series  # isort: skip  needs the stand-ins
 

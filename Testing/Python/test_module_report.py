@@ -15,9 +15,8 @@ from ClassScaleSegLib.process import child
 from ClassScaleSegLib.process.job import Job, ReportedAs, read_job
 from ClassScaleSegLib.report.report import Report
 from panel_scene import make_sequence
-from slicer_application import add_volume, import_scene, load_sample, module, qt, saved_scene, slicer
+from slicer_application import add_volume, import_scene, load_sample, module, qt, saved_scene, slicer, wait_until
 from test_module_channels import add_model, put_into_folder, volume
-from test_module_panel import wait_until
 from test_module_queue import add, broken, small, states
 
 FAST = {"device": "cpu", "step": 1, "mirroring": False, "threads": 1}
@@ -103,7 +102,7 @@ def summing(monkeypatch):
 
 
 def region_of_interest():
-    from test_module_logic import add_roi
+    from logic_fixtures import add_roi
 
     return add_roi((12.0, 12.0, 12.0), (14.0, 14.0, 14.0))
 

@@ -8,10 +8,9 @@ import threading
 import numpy as np
 import pytest
 from archive_fixtures import no_credentials, server, shelf  # noqa: F401  (fixtures)
-from slicer_application import load_sample, qt, slicer
+from slicer_application import load_sample, qt, slicer, wait_until
 from test_module_archive import SETTINGS, ended, no_keyring  # noqa: F401
 from test_module_compare import panel, scene, told  # noqa: F401
-from test_module_panel import wait_until
 from test_scene_dicom import segmented
 
 # isort: split

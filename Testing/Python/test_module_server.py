@@ -1,68 +1,25 @@
 """A server as the device of the panel: its models, a run there, and everything that can go wrong on the way."""
 
-import json
+# ruff: noqa: F811  (fixtures are imported, and then named as arguments)
+
 import shutil
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from ClassScaleSegLib import addresses
-from ClassScaleSegLib.catalog.catalog import data_folder
 from ClassScaleSegLib.process import child
 from ClassScaleSegLib.remote.segmenter import RemoteSegmenter
 from ClassScaleSegLib.remote.servers import Servers
-from ClassScaleSegLib.server.tokens import Tokens
 from live_server import live_server
-from remote_fixtures import lying_server
-from slicer_application import add_volume, application, import_scene, load_sample, qt, saved_scene, slicer
-from test_module_panel import wait_until
+from slicer_application import add_volume, application, import_scene, load_sample, saved_scene, slicer, wait_until
 
 from ClassScaleSegPanel.install import missing  # isort: skip  needs the stand-ins
 from ClassScaleSegPanel.servers import watch  # isort: skip
-from ClassScaleSegPanel.servers.consent import withdraw  # isort: skip
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A server that asks for a token, and such a token."""
-    folder = tmp_path_factory.mktemp("server")
-    token = Tokens(folder).make("anna")
-    with live_server(folder, token=token, require_token=True) as api:
-        yield api, token
-
-
-@pytest.fixture
-def lab(server, panel, tmp_path):
-    """The panel of a user who knows the server."""
-    api, token = server
-    Servers().add("Lab", api.address, token)
-    application.leave()
-    application.enter()
-    return panel
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """The questions with Yes and No, which are answered with Yes."""
-    questions = []
-    monkeypatch.setattr(
-        slicer.util, "confirmYesNoDisplay", lambda text, **more: questions.append(text) or True, raising=False
-    )
-    return questions
-
-
-def choose_device(panel, text):
-    box = panel.ui.deviceComboBox
-    box.setCurrentIndex(box.findText(text))
-
+from panel_server import asked, choose_device, choose_lab, lab, server, small_volume, unused_tcp_port  # noqa: F401  (fixtures)
 
 AT_WORK = ("Segmenting", "Assigning the classes", "Writing the result")  # a small image is in each for a moment
-
-
-def choose_lab(panel):
-    choose_device(panel, "Server: Lab")
-    wait_until(lambda: panel.state.server.models is not None or panel.state.server.fault, 30)
 
 
 def test_a_server_segments_for_the_panel_once_the_user_has_agreed(lab, server, asked):
@@ -98,138 +55,6 @@ def test_a_server_segments_for_the_panel_once_the_user_has_agreed(lab, server, a
     ui.cancelButton.click()
     choose_device(lab, "Automatic")
     assert ui.modelComboBox.count > 3 and "This run will take" in ui.needLabel.text and ui.threadsSpinBox.enabled
-
-
-def small_volume(name="CT"):
-    return add_volume(np.random.default_rng(0).integers(0, 100, (30, 30, 30)).astype(np.int16), name)
-
-
-def test_nothing_is_sent_without_a_yes(lab, server, monkeypatch):
-    api, _token = server
-    seen = []
-    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda text, **more: bool(seen.append(text)), raising=False)
-    lab.ui.inputSelector.setCurrentNode(small_volume())
-    choose_lab(lab)
-    for again in (1, 2):
-        lab.ui.applyButton.click()
-        assert lab.state.run is None and len(seen) == again  # asked each time until there is a yes
-    assert f"is sent to:\n{api.address}\n" in seen[0] and "may be a tunnel to another computer" in seen[0]
-    assert api.files() == [] and application.settings.value("ClassScaleSeg/ServersAgreed") is None
-    lab.queue.add([(lab.state.parameters.inputVolume.GetID(), "CT")])
-    lab.ui.applyButton.click()
-    assert lab.state.run is None and len(seen) == 3
-
-
-@pytest.mark.parametrize("damaged", ["{", "[1]", '{"a": 1}', "null"])
-def test_a_damaged_list_of_agreements_agrees_to_nothing(lab, asked, damaged):
-    application.settings.setValue("ClassScaleSeg/ServersAgreed", damaged)
-    lab.ui.inputSelector.setCurrentNode(small_volume())
-    choose_lab(lab)
-    lab.ui.applyButton.click()
-    lab.ui.cancelButton.click()
-    assert len(asked) == 1
-    assert json.loads(application.settings.value("ClassScaleSeg/ServersAgreed")) == [lab.state.server.server.address]
-
-
-@pytest.mark.parametrize("queued", [False, True])
-def test_what_was_agreed_is_done_whatever_happens_while_a_question_is_open(lab, server, monkeypatch, queued):
-    """The answer of Yes is of one server: another device gets nothing, and the server need not be there meanwhile."""
-    api, _token = server
-    started, meanwhile = [], []
-    monkeypatch.setattr(lab.logic, "start", started.append)
-    monkeypatch.setattr(lab.logic, "startQueue", lambda items: started.append(items[0].request()))
-
-    def yes(text, **more):
-        for do in meanwhile:
-            do()
-        return True
-
-    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", yes, raising=False)
-    lab.ui.inputSelector.setCurrentNode(small_volume())
-    choose_lab(lab)
-    if queued:
-        lab.queue.add([(lab.state.parameters.inputVolume.GetID(), "CT")])
-    meanwhile.append(lambda: setattr(lab.state.parameters, "device", "server:http://127.0.0.1:9"))
-    lab.ui.applyButton.click()
-    assert started == [] and lab.state.run is None
-
-    lab.state.parameters.device = f"server:{api.address}"
-    wait_until(lambda: lab.state.server.chosen is not None, 30)
-    application.settings.clear()
-    lose = replace(lab.state.server, chosen=None, models=None, fault="It is gone.")
-    meanwhile[:] = [lambda: setattr(lab.state, "server", lose)]
-    monkeypatch.setattr(lab.runs, "_start", lambda start: start())
-    lab.ui.applyButton.click()
-    (request,) = started
-    assert request.segmented_by.address == api.address and request.segmented_by.models
-
-
-def test_a_device_that_becomes_a_server_while_a_question_is_open_gets_nothing(lab, server, monkeypatch):
-    started, questions = [], []
-    monkeypatch.setattr(lab.logic, "start", started.append)
-    lab.ui.inputSelector.setCurrentNode(small_volume())
-    filled = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Filled")
-    filled.GetSegmentation().AddEmptySegment("a")
-    lab.ui.segmentationSelector.setCurrentNode(filled)
-
-    def agree(text, **more):
-        questions.append(text)
-        lab.state.parameters.device = f"server:{server[0].address}"
-        return True
-
-    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", agree)
-    lab.ui.applyButton.click()
-    assert len(questions) == 1 and started == [] and lab.state.run is None
-
-
-def test_what_the_question_says_of_the_way(lab):
-    from ClassScaleSegPanel.servers.texts import consent
-
-    assert "The connection is encrypted." in consent("https://lab-gpu:8471", "Lab")
-    plain = consent("http://lab-gpu:8471", "Lab")
-    assert "NOT encrypted: others in the network could read the image and the token" in plain
-
-
-def test_no_token_is_sent_where_others_could_read_it_without_a_yes(panel, monkeypatch):
-    questions, answers = [], [False]
-    monkeypatch.setattr(
-        slicer.util, "confirmYesNoDisplay", lambda text, **more: questions.append(text) or answers[-1], raising=False
-    )
-    monkeypatch.setattr(addresses, "is_private", lambda address: False)
-    with lying_server() as liar:
-        liar.says("GET /v1/models", {"models": []})
-        Servers().add("Lab", liar.address, "css_secret")
-        application.leave()
-        application.enter()
-        panel.ui.inputSelector.setCurrentNode(small_volume())
-        choose_lab(panel)
-        line = panel.ui.needLabel
-        assert "is not encrypted, so others in the network could read the token. Nothing was sent. To send" in line.text
-        assert "--insecure" not in line.text and "Python" not in line.text
-        assert 'To send it all the same, press "Try again"' in line.text and not panel.ui.applyButton.enabled
-        panel.ui.retryButton.click()
-        assert len(questions) == 1 and f"its token is sent to:\n{liar.address}\n" in questions[0]
-        panel.on_servers(Servers().all)  # the list was read again, which asks no question
-        wait_until(lambda: panel.state.server.fault, 30)
-        panel.ui.serversButton.click()
-        dialog = panel.server_dialog
-        dialog.list.setCurrentRow(0)
-        dialog.test_button.click()
-        wait_until(lambda: len(questions) == 2, 30)
-        assert "is not encrypted" in dialog.result.text and liar.requests == []
-        answers.append(True)
-        dialog.test_button.click()
-        wait_until(lambda: dialog.result.text.startswith("The server answers."), 30)
-        assert len(questions) == 3 and liar.requests[0][2]["Authorization"] == "Bearer css_secret"
-        panel.ui.retryButton.click()  # a yes holds for the address
-        wait_until(lambda: panel.state.server.health, 30)
-        assert len(questions) == 3
-        withdraw(liar.address)
-        choose_device(panel, "CPU")
-        choose_lab(panel)
-        panel.ui.retryButton.click()
-        wait_until(lambda: panel.state.server.health, 30)
-        assert len(questions) == 4
 
 
 def test_several_volumes_are_asked_for_once_and_segmented_one_after_the_other(lab, server, asked):
@@ -289,15 +114,6 @@ def test_a_server_that_does_not_answer_does_not_stop_the_application(panel, aske
     assert "cannot be reached" in panel.ui.needLabel.text and panel.ui.modelComboBox.count == 0
     choose_device(panel, "CPU")
     assert panel.ui.applyButton.enabled and panel.ui.retryButton.isHidden()
-
-
-@pytest.fixture
-def unused_tcp_port():
-    import socket
-
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
 
 
 def test_a_scene_from_elsewhere_leads_to_no_server_that_the_user_does_not_know(lab, server, asked, monkeypatch):
@@ -394,51 +210,6 @@ def test_a_server_that_stops_in_the_middle_and_comes_back_finishes_the_run(panel
         assert "the image is sent once more" in panel.ui.logTextEdit.plainText
 
 
-def test_servers_are_added_tested_changed_and_removed_in_the_dialog(panel, server, answers, monkeypatch):
-    api, token = server
-    panel.ui.serversButton.click()
-    shown = panel.server_dialog
-    assert shown.dialog is not None and not shown.test_button.enabled and not shown.remove_button.enabled
-    names = {field.accessibleName for field in (shown.name, shown.address, shown.token, shown.ca, shown.list)}
-    assert names == {"Name", "Address", "Token", "Certificate", "Servers"}
-    shown.name.text, shown.address.text = "Lab", "lab-gpu:8471"
-    shown.add()
-    assert "lacks its beginning. Write https://lab-gpu:8471" in answers[-1] and Servers().all == ()
-    shown.address.text, shown.token.text = api.address, token
-    assert shown.token.echoMode == qt.QLineEdit.Password
-    shown.add_button.click()
-    assert [server.name for server in Servers().all] == ["Lab"] and shown.token.text == ""
-    assert "token is in" in shown.result.text and token not in shown.result.text
-    assert panel.ui.deviceComboBox.findText("Server: Lab") >= 0
-    shown.test_button.click()
-    assert shown.result.text == "Asking Lab..."
-    wait_until(lambda: shown.result.text.startswith("The server answers."), 30)
-    assert "Devices: cpu" in shown.result.text and "Models: toy-120" in shown.result.text
-    shown.add_button.click()  # again, without the token, which is kept
-    assert Servers().token(Servers().named("Lab")) == token
-    choose_lab(panel)
-    assert panel.state.server.models
-    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: True)
-    shown.remove_button.click()
-    assert Servers().all == () and panel.ui.deviceComboBox.currentText == f"Server: {api.address}"
-    assert "which is not in your list" in panel.ui.needLabel.text
-    choose_device(panel, "Automatic")
-    panel.on_servers(())
-    assert panel.ui.deviceComboBox.findText("Server: ", qt.Qt.MatchStartsWith) < 0
-    shown.close()
-    assert shown.dialog is None
-
-
-def test_the_devices_of_this_computer_are_looked_for_when_the_list_is_used(panel, monkeypatch):
-    from ClassScaleSegLib.inference import devices
-
-    monkeypatch.setattr(devices, "find_devices", lambda: {"cuda:0": "NVIDIA A40", "cpu": "x86_64"})
-    box = panel.ui.deviceComboBox
-    assert box.count == 2
-    qt.QCoreApplication.sendEvent(box, qt.QFocusEvent(qt.QEvent.FocusIn))
-    assert [box.itemText(index) for index in range(box.count)] == ["Automatic", "CPU", "cuda:0 (NVIDIA A40)"]
-
-
 @pytest.mark.parametrize("before, text", [(0, "the server"), (1, "one job is before"), (4, "4 jobs are before")])
 def test_the_place_in_the_queue_of_the_server_is_shown(before, text):
     from ClassScaleSegLib.process import Event
@@ -473,31 +244,3 @@ def test_the_queue_is_asked_for_again_but_the_models_only_after_a_restart(lab, s
     assert not lab.servers.timer.active, "nothing is asked while another module is open"
     application.enter()
     assert lab.servers.timer.active
-
-
-def test_a_list_that_the_command_changes_changes_in_the_open_dialog(lab, answers):
-    Servers().add("Work", "https://work:8471")
-    lab.ui.serversButton.click()
-    dialog = lab.server_dialog
-    dialog.list.setCurrentRow(1)
-    Servers().add("Attic", "https://attic:8471")
-    application.leave()
-    application.enter()
-    assert [dialog.list.item(row).text().partition(":")[0] for row in range(3)] == ["Attic", "Lab", "Work"]
-    assert dialog.name.text == "Work"
-    dialog.remove_button.click()
-    assert "Remove Work from the list" in answers[-1]
-    assert [server.name for server in Servers().all] == ["Attic", "Lab"]
-    Servers().remove("Attic")
-    application.leave()
-    application.enter()
-    assert dialog.list.count == 1 and not dialog.remove_button.enabled
-
-
-def test_a_damaged_list_of_servers_is_told_once(panel, answers):
-    (data_folder() / "servers.json").parent.mkdir(parents=True)
-    (data_folder() / "servers.json").write_text("{")
-    for _again in range(2):
-        application.leave()
-        application.enter()
-    assert len(answers) == 1 and "servers.json cannot be read (" in answers[0]

@@ -24,6 +24,7 @@ from ClassScaleSegLib.scene.results import show_result
 from ClassScaleSegLib.scene.segmentation_reader import open_structures
 from ClassScaleSegLib.scene.source_volumes import remember_volumes, source_volumes
 from ClassScaleSegLib.scene.training_folder import count_cases, saved_cases
+from logic_fixtures import add_segment
 from slicer_application import (
     TURNED,
     add_volume,
@@ -35,7 +36,6 @@ from slicer_application import (
     vtk_matrix,
 )
 from test_module_compare import NAMES, SHAPE, labels, panel, scene, segmentation, select, told  # noqa: F401
-from test_module_logic import add_segment
 
 NEXT = "To train a model further on the cases, press Train..."
 

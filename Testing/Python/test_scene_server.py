@@ -12,10 +12,10 @@ from ClassScaleSegLib.scene.run import SceneRun
 from ClassScaleSegLib.scene.sequence import browser_of
 from ClassScaleSegLib.server.tokens import Tokens
 from live_server import live_server
+from logic_fixtures import logic, measured, scene  # noqa: F401  fixtures
 from mrml import segments
 from panel_scene import make_sequence
 from slicer_application import add_volume, load_sample, slicer
-from test_module_logic import logic, measured, scene  # noqa: F401  fixtures
 from vtk.util.numpy_support import vtk_to_numpy
 
 from ClassScaleSegPanel.install import missing  # isort: skip  needs the stand-ins

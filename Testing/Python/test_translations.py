@@ -10,10 +10,9 @@ import pytest
 import sentences
 import slicer_application
 import translations
-from slicer_application import ROOT, application, load_sample, module, qt, slicer
+from slicer_application import ROOT, application, load_sample, module, qt, slicer, wait_until
 from standins.application import ModulePanel
 from test_module_keyboard import assert_no_collision, open_all
-from test_module_panel import wait_until
 from test_module_queue import add, broken, segmentations, small, states
 
 from ClassScaleSegPanel import translation  # isort: skip
