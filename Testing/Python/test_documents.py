@@ -446,6 +446,9 @@ class Shell:
 
 def test_the_recipe_for_totalsegmentator_runs_as_it_stands_on_the_page(source, tmp_path, monkeypatch):
     pytest.importorskip("nnunetv2")
+    from tiny_nnunet import use_this_process
+
+    use_this_process(monkeypatch)
     (tmp_path / "shim").mkdir()
     (tmp_path / "shim" / "shim.py").write_text(SHIM)
     for name, value in {"nnUNet_extTrainer": str(tmp_path / "shim"), "nnUNet_compile": "f"}.items():

@@ -28,13 +28,8 @@ class ClassScaleTrainer_test(ClassScaleTrainer):
 
 
 def set_environment(patch: pytest.MonkeyPatch, root: Path) -> None:
-    """Point nnU-Net's variables at new folders in ``root``, and let it use this process alone.
-
-    Threads stand in for the processes of its pools, each of which would import nnU-Net's trainer, for seconds. Where
-    a module comes from, which it asks of thousands at each lookup of a trainer, is answered without resolving paths.
-    """
-    patch.setattr(SpawnContext, "Pool", lambda _context, *arguments, **more: ThreadPool(*arguments, **more))
-    patch.setattr(find_class_by_name, "_module_originates_from_path", _is_module_of, raising=False)
+    """Point nnU-Net's variables at new folders in ``root``, and let it use this process alone."""
+    use_this_process(patch)
     for name in ("raw", "preprocessed", "results"):
         (root / name).mkdir()
         patch.setenv(f"nnUNet_{name}", str(root / name))
@@ -43,6 +38,16 @@ def set_environment(patch: pytest.MonkeyPatch, root: Path) -> None:
         patch.setenv(name, value)
     (root / "shim").mkdir()
     patch.setenv("nnUNet_extTrainer", str(root / "shim"))
+
+
+def use_this_process(patch: pytest.MonkeyPatch) -> None:
+    """Let nnU-Net use this process alone.
+
+    Threads stand in for the processes of its pools, each of which would import nnU-Net's trainer, for seconds. Where
+    a module comes from, which it asks of thousands at each lookup of a trainer, is answered without resolving paths.
+    """
+    patch.setattr(SpawnContext, "Pool", lambda _context, *arguments, **more: ThreadPool(*arguments, **more))
+    patch.setattr(find_class_by_name, "_module_originates_from_path", _is_module_of, raising=False)
 
 
 def _is_module_of(module: ModuleType, path: str) -> bool:
