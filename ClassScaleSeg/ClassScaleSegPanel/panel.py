@@ -25,6 +25,7 @@ from .models.locate_list import LocateList
 from .models.model_list import ModelList
 from .parameters import NODES
 from .results.case_comparison import CaseComparison
+from .results.case_review import CaseReview
 from .results.compare_panel import ComparePanel
 from .results.result_panel import ResultPanel
 from .runs.apply_line import need_text
@@ -48,7 +49,7 @@ from .widgets.whole_texts import WholeTexts
 if TYPE_CHECKING:
     import qt
     from ClassScaleSegLib.remote.servers import KnownServer
-    from slicer import vtkMRMLMarkupsROINode, vtkMRMLNode
+    from slicer import vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLSegmentationNode
 
     from ClassScaleSeg import ClassScaleSegLogic
 
@@ -76,6 +77,7 @@ class Panel:
         self.ui.classesCollapsibleButton.layout().addWidget(self.class_list.table.widget)
         self.comparing = ComparePanel(self.ui, self.state, logic, lambda node: self.results.show_instead(node))
         self.case_comparison = CaseComparison(self.ui.compareCasesButton, logic)
+        self.case_review = CaseReview(self.ui.reviewCasesButton, self._show_case)
         self.results = ResultPanel(self.ui, self.state, logic, self.comparing.follow, self.comparing.compare_with)
         servers = Servers()
         self.servers = ServerWatch(self.state, servers, self.render)
@@ -136,6 +138,7 @@ class Panel:
         self.results.close()
         self.comparing.close()
         self.case_comparison.close()
+        self.case_review.close()
         self.widget.removeEventFilter(self.model_drop)
         self.follow(None)
 
@@ -192,6 +195,7 @@ class Panel:
         self.queue.empty()
         self.comparing.reset()
         self.case_comparison.reset()
+        self.case_review.forget(None)
         self.channels.forget()
         self.render()
 
@@ -199,6 +203,7 @@ class Panel:
         """Forget a node that is removed: as a parameter, and as the result that is listed."""
         self.comparing.forget(node)
         self.case_comparison.forget(node)
+        self.case_review.forget(node)
         self.results.forget(node)
         if node is self.state.output:
             self.state.output = None
@@ -272,6 +277,11 @@ class Panel:
         self.case_comparison.look_again()
         parameters = self.state.parameters or self.logic.getParameterNode()
         parameters.segmentation = shown.node if shown is run else None
+        self.ui.resultCollapsibleButton.collapsed = False
+
+    def _show_case(self, node: vtkMRMLSegmentationNode) -> None:
+        """List the segmentation of a case that was opened."""
+        self.results.show_node(node)
         self.ui.resultCollapsibleButton.collapsed = False
 
     # --- what is shown

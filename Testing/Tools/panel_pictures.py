@@ -3,8 +3,8 @@
     python Testing/Tools/panel_pictures.py FOLDER
     python Testing/Tools/panel_pictures.py FOLDER de     # in German
 
-Copies of ``panel.png``, ``correction-bar.png``, ``train.png``, ``compare-models.png`` and ``archive.png`` are in
-Resources/Screenshots. Fonts and colours differ from those in Slicer.
+Copies of ``panel.png``, ``correction-bar.png``, ``train.png``, ``compare-models.png``, ``review-cases.png`` and
+``archive.png`` are in Resources/Screenshots. Fonts and colours differ from those in Slicer.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ PICTURES = (
     ("train.png", 520, "1", "training", "light"),
     ("trained.png", 520, "1", "trained", "light"),
     ("compare-models.png", 520, "1", "models", "light"),
+    ("review-cases.png", 520, "1", "review", "light"),
     ("archive.png", 760, "1", "archive", "light"),
     ("confidence.png", 350, "1", "confidence", "light"),
     ("350.png", 350, "1", "anatomy", "light"),
@@ -118,6 +119,10 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
         return
     if classes == "models":
         save(models_dialog(panel, application), file)
+        application.widget.cleanup()
+        return
+    if classes == "review":
+        save(review_dialog(panel, application), file)
         application.widget.cleanup()
         return
     if classes == "archive":
@@ -223,6 +228,28 @@ def models_dialog(panel: Any, application: Any) -> Any:
     shown.dialog.adjustSize()
     for _round in range(4):
         application.processEvents()
+    return shown.dialog
+
+
+def review_dialog(panel: Any, application: Any) -> Any:
+    """Return the dialog that goes through cases, with figures that are made up."""
+    from ClassScaleSegLib.images.review_state import ReviewState
+    from ClassScaleSegLib.scene.case_files import CaseFiles
+
+    shown, names = panel.case_review, [f"CT_{number:03}" for number in range(1, 9)]
+    shown.open()
+    shown.images.text, shown.segmentations.text = "/data/scans", "/data/results"
+    shown._cases = {name: CaseFiles(name, (), Path(f"{name}.seg.nrrd")) for name in names}
+    done = {name: ReviewState(104, 104, None) for name in names[:2]}
+    left = {name: ReviewState(104 - number, 0, 0.61 + number / 50) for number, name in enumerate(names[3:])}
+    shown._states = {**done, names[2]: ReviewState(103, 17, 0.74), **left}
+    shown.opened = SimpleNamespace(files=shown._cases[names[2]])
+    shown._say(f"{names[2]} is open.")
+    shown._fill()
+    shown.table.go_to(names[2])
+    for _round in range(4):
+        application.processEvents()
+    shown.opened = None
     return shown.dialog
 
 

@@ -35,7 +35,9 @@ SLAB_BYTES = 4 << 20
 # Slicer up to 5.8 treats a terminology entry without context as empty. From 5.10 the context only says where to search
 # first.
 CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
-CONFIDENCE_TAG = "ClassScaleSeg.Confidence"  # of a segment: how sure the model was of it
+# tags of a segment: how sure the model was of it, and Slicer's own status, by which somebody has checked it
+CONFIDENCE_TAG, STATUS_TAG = "ClassScaleSeg.Confidence", "Segmentation.Status"
+CHECKED, NOT_CHECKED = "completed", "notstarted"
 REGION_CONTEXT = "Anatomic codes - DICOM master list"
 
 

@@ -9,13 +9,11 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ..images.seg_nrrd import CHECKED, NOT_CHECKED, STATUS_TAG
 from .confidence import confidence_of
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLSegmentationNode, vtkSegment
-
-TAG = "Segmentation.Status"  # of a segment; Slicer's own
-_CHECKED, _OPEN = "completed", "notstarted"
 
 
 def is_checked(segment: vtkSegment) -> bool:
@@ -23,7 +21,7 @@ def is_checked(segment: vtkSegment) -> bool:
     import vtk
 
     text = vtk.reference("")
-    return bool(segment.GetTag(TAG, text)) and str(text) == _CHECKED
+    return bool(segment.GetTag(STATUS_TAG, text)) and str(text) == CHECKED
 
 
 def note_checked(segment: vtkSegment, checked: bool = True) -> None:
@@ -38,7 +36,7 @@ def note_checked(segment: vtkSegment, checked: bool = True) -> None:
     >>> is_checked(segment)
     False
     """
-    segment.SetTag(TAG, _CHECKED if checked else _OPEN)
+    segment.SetTag(STATUS_TAG, CHECKED if checked else NOT_CHECKED)
 
 
 def checked_structures(node: vtkMRMLSegmentationNode) -> list[str]:

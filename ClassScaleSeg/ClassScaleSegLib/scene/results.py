@@ -6,8 +6,9 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,13 +19,12 @@ from ..images.comparison import Comparison, compare
 from ..images.geometry import Geometry
 from ..images.label_image import read_layers
 from ..images.measures import LabelMeasures
-from ..images.seg_nrrd import CONFIDENCE_TAG, index_to_ras, stored_type, write_seg_nrrd
+from ..images.seg_nrrd import CONFIDENCE_TAG, STATUS_TAG, index_to_ras, stored_type, write_seg_nrrd
 from ..images.segmentation import Segmentation, class_volumes
 from ..images.suffixes import DICOM_SUFFIX, RTSTRUCT_SUFFIX
 from ..labels.label import one_line
 from ..labels.standard_names import with_standard_names
 from ..labels.table import LabelTable
-from .checked import TAG as CHECKED_TAG
 from .corrected import forget_corrected
 from .dicom import save_dicom
 from .hiding import bring_back, stand_in_no_longer
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         vtkMRMLTableNode,
     )
 
-_KEPT_TAGS = (CONFIDENCE_TAG, CHECKED_TAG)  # what Slicer's writer keeps of a segment besides its codes
+KEPT_TAGS = (CONFIDENCE_TAG, STATUS_TAG)  # what Slicer's writer keeps of a segment besides its codes
 _OWNER = "ClassScaleSeg.Owner"  # role of the node to which one belongs that was noted on it
 
 
@@ -218,13 +218,17 @@ def compare_nodes(first: Opened, second: Opened) -> Comparison:
 
 
 def save_segmentation(
-    node: vtkMRMLSegmentationNode, path: str | Path, tell: Callable[[str], object] = logging.info
+    node: vtkMRMLSegmentationNode,
+    path: str | Path,
+    tell: Callable[[str], object] = logging.info,
+    notes: Mapping[str, str] = MappingProxyType({}),
 ) -> bool:
     """Save a segmentation node to a file, and replace the file if there is one.
 
     :param path: ``.seg.nrrd``, what else Slicer can write, or ``.seg.dcm`` and ``.rtstruct.dcm``, as
         :func:`~.dicom.save_dicom` does.
     :param tell: called with each sentence on a DICOM file that the user should see.
+    :param notes: fields of the header of a ``.seg.nrrd`` that the library's writer writes.
     :returns: ``True`` if the library's writer was used, which takes about a second for hundreds of segments: for a
         ``.seg.nrrd`` of segments with label maps on one grid, and for DICOM. Anything else is left to Slicer's writer.
     :raises OutputError: if the file cannot be written.
@@ -247,7 +251,7 @@ def save_segmentation(
         found, tags = result[0], _tags(node, result[0].table)
         with replacing(Path(path), overwrite=True) as partial:
             write_seg_nrrd(
-                partial, found.layers, found.table, found.geometry, stored_type(found.table), keep_empty=True, tags=tags
+                partial, found.layers, found.table, found.geometry, stored_type(found.table), True, notes, tags
             )
         _mark_saved(node, os.path.abspath(path))
         return True
@@ -263,7 +267,7 @@ def _tags(node: vtkMRMLSegmentationNode, table: LabelTable) -> dict[int, dict[st
     found: dict[int, dict[str, str]] = {}
     for label in table.foreground:
         segment = node.GetSegmentation().GetSegment(label.id)
-        for name in _KEPT_TAGS:
+        for name in KEPT_TAGS:
             text = vtk.reference("")
             if segment is not None and segment.GetTag(name, text):
                 found.setdefault(label.value, {})[name] = one_line(str(text)).replace("|", " ")

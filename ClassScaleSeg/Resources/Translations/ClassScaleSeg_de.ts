@@ -212,6 +212,10 @@
         <translation>Von den Voxeln des Modells zu denen des Bilddatensatzes: zwischen allen Klassen, was glatte Grenzen ergibt, oder die nächstliegende Klasse kopieren, wie es die Modelle von Auto3DSeg in ihrem eigenen Programm tun.</translation>
     </message>
     <message>
+        <source>Go through the segmentations of a folder, such as results of the command or cases for training: check and correct one after the other, and save each to its file.</source>
+        <translation>Die Segmentierungen eines Ordners durchgehen, etwa Ergebnisse des Befehls oder Fälle fürs Training: eine nach der anderen prüfen und korrigieren und in ihrer Datei speichern.</translation>
+    </message>
+    <message>
         <source>Go to the next structure that is not checked, those of which the model was least sure first, at the place in it where it was least sure. Without a confidence: in the order of the table.</source>
         <translation>Zur nächsten Struktur gehen, die nicht geprüft ist, an die Stelle, an der das Modell am unsichersten war. Die Struktur, bei der es am unsichersten war, kommt zuerst. Ohne Konfidenz: in der Reihenfolge der Tabelle.</translation>
     </message>
@@ -342,6 +346,10 @@
     <message>
         <source>Result</source>
         <translation>Ergebnis</translation>
+    </message>
+    <message>
+        <source>Review cases...</source>
+        <translation>Fälle prüfen...</translation>
     </message>
     <message>
         <source>S&amp;tatistics:</source>
@@ -3379,6 +3387,10 @@
         <translation>{file} nennt den Labelwert 0 „{background}“. Hier ist 0 der Hintergrund.</translation>
     </message>
     <message>
+        <source>{file} cannot be read ({error}).</source>
+        <translation>{file} kann nicht gelesen werden ({error}).</translation>
+    </message>
+    <message>
         <source>{file} cannot be read ({fault}). Remove it, and add again what it had.</source>
         <translation>{file} ist nicht lesbar ({fault}). Entfernen Sie die Datei, und fügen Sie wieder hinzu, was darin stand.</translation>
     </message>
@@ -3775,6 +3787,10 @@
         <translation>{file} ist mehr als {max_depth} Ebenen tief verschachtelt und wurde nicht gelesen.</translation>
     </message>
     <message>
+        <source>{file} is no NRRD file. Segment the image again, or take it out of the folder.</source>
+        <translation>{file} ist keine NRRD-Datei. Segmentieren Sie das Bild neu, oder nehmen Sie sie aus dem Ordner.</translation>
+    </message>
+    <message>
         <source>{file} is no RT Structure Set.</source>
         <translation>{file} ist kein RT-Strukturdatensatz.</translation>
     </message>
@@ -4011,6 +4027,10 @@
         <translation>{folder} ist ein Ordner und {file} eine Datei: Geben Sie zwei Dateien oder zwei Ordner an.</translation>
     </message>
     <message>
+        <source>{folder} is no folder. Choose the folder of the images, and that of the segmentations.</source>
+        <translation>{folder} ist kein Ordner. Wählen Sie den Ordner der Bilder und den der Segmentierungen.</translation>
+    </message>
+    <message>
         <source>{folder} is no folder: of many cases, name the folder of their images.</source>
         <translation>{folder} ist kein Ordner: Nennen Sie für viele Fälle den Ordner ihrer Bilder.</translation>
     </message>
@@ -4053,6 +4073,14 @@
     <message>
         <source>{id}: {id2} has no structure {odd} to locate.</source>
         <translation>{id}: {id2} hat keine Struktur {odd}, deren Lage gesucht werden könnte.</translation>
+    </message>
+    <message>
+        <source>{images} has no image of a segmentation in {segmentations}, such as {alone}.nii.gz.</source>
+        <translation>{images} hat kein Bild zu einer Segmentierung in {segmentations}, etwa {alone}.nii.gz.</translation>
+    </message>
+    <message>
+        <source>{images} has no image of {names}.</source>
+        <translation>{images} hat kein Bild von {names}.</translation>
     </message>
     <message>
         <source>{kept} results of this token are kept already. Fetch and remove some first.</source>
@@ -4181,6 +4209,10 @@
     <message>
         <source>{names} and {slices} more</source>
         <translation>{names} und {slices} weitere</translation>
+    </message>
+    <message>
+        <source>{names} is on another grid than {names2}. Do they belong together?</source>
+        <translation>{names} liegt auf einem anderen Gitter als {names2}. Gehören sie zusammen?</translation>
     </message>
     <message>
         <source>{name} (label {value}) does not have exactly one counterpart on the other side.</source>
@@ -4549,6 +4581,10 @@
     <message>
         <source>{said} Segment it again (--overwrite), or name another folder.</source>
         <translation>{said} Segmentieren Sie noch einmal (--overwrite), oder geben Sie einen anderen Ordner an.</translation>
+    </message>
+    <message>
+        <source>{segmentations} has no segmentation: none of its files ends with {suffix}.</source>
+        <translation>{segmentations} hat keine Segmentierung: Keine der Dateien endet auf {suffix}.</translation>
     </message>
     <message>
         <source>{segmentation} does not allow a report that refers to it ({error}). Write .csv.</source>
@@ -6210,6 +6246,109 @@
     <message>
         <source>choose one</source>
         <translation>bitte wählen</translation>
+    </message>
+</context>
+<context>
+    <name>results.case_review</name>
+    <message>
+        <source>&amp;Images:</source>
+        <translation>&amp;Bilder:</translation>
+    </message>
+    <message>
+        <source>&amp;Segmentations:</source>
+        <translation>&amp;Segmentierungen:</translation>
+    </message>
+    <message>
+        <source>Case</source>
+        <translation>Fall</translation>
+    </message>
+    <message>
+        <source>Checked</source>
+        <translation>Geprüft</translation>
+    </message>
+    <message>
+        <source>Choose both folders. A folder of cases for training has both.</source>
+        <translation>Wählen Sie beide Ordner. Ein Ordner mit Fällen fürs Training hat beide.</translation>
+    </message>
+    <message>
+        <source>Close</source>
+        <translation>Schließen</translation>
+    </message>
+    <message>
+        <source>Confidence</source>
+        <translation>Konfidenz</translation>
+    </message>
+    <message>
+        <source>Folder of images</source>
+        <translation>Ordner mit Bildern</translation>
+    </message>
+    <message>
+        <source>Folder of segmentations</source>
+        <translation>Ordner mit Segmentierungen</translation>
+    </message>
+    <message>
+        <source>Goes through the segmentations of a folder. The open case is listed under Result: check and correct it there, then save it and go on.</source>
+        <translation>Geht die Segmentierungen eines Ordners durch. Der geöffnete Fall ist unter Ergebnis aufgeführt: Prüfen und korrigieren Sie ihn dort, speichern Sie ihn, und gehen Sie weiter.</translation>
+    </message>
+    <message>
+        <source>In the table below {name}, no case is left to be checked.</source>
+        <translation>In der Tabelle unter {name} ist kein Fall mehr zu prüfen.</translation>
+    </message>
+    <message>
+        <source>Open</source>
+        <translation>Öffnen</translation>
+    </message>
+    <message>
+        <source>Review cases</source>
+        <translation>Fälle prüfen</translation>
+    </message>
+    <message>
+        <source>Save</source>
+        <translation>Speichern</translation>
+    </message>
+    <message>
+        <source>Save and next</source>
+        <translation>Speichern und nächster</translation>
+    </message>
+    <message>
+        <source>Search cases</source>
+        <translation>Fälle suchen</translation>
+    </message>
+    <message>
+        <source>The case was not opened</source>
+        <translation>Der Fall wurde nicht geöffnet</translation>
+    </message>
+    <message>
+        <source>The segmentation was not saved</source>
+        <translation>Die Segmentierung wurde nicht gespeichert</translation>
+    </message>
+    <message>
+        <source>There is not enough memory to load the case.</source>
+        <translation>Der Speicher reicht nicht, um den Fall zu laden.</translation>
+    </message>
+    <message>
+        <source>There is not enough memory to save the segmentation.</source>
+        <translation>Der Speicher reicht nicht, um die Segmentierung zu speichern.</translation>
+    </message>
+    <message>
+        <source>To open a case, click it in the table.</source>
+        <translation>Um einen Fall zu öffnen, klicken Sie ihn in der Tabelle an.</translation>
+    </message>
+    <message>
+        <source>{name} has not changed, so there is nothing to save.</source>
+        <translation>{name} hat sich nicht geändert, es gibt nichts zu speichern.</translation>
+    </message>
+    <message>
+        <source>{name} is open.</source>
+        <translation>{name} ist geöffnet.</translation>
+    </message>
+    <message>
+        <source>{name} is saved.</source>
+        <translation>{name} ist gespeichert.</translation>
+    </message>
+    <message>
+        <source>{name} was changed and not saved. Discard the changes?</source>
+        <translation>{name} wurde geändert und nicht gespeichert. Die Änderungen verwerfen?</translation>
     </message>
 </context>
 <context>

@@ -1,0 +1,73 @@
+"""How far somebody is with checking a segmentation, told from the header of its file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import ImageError, reason
+from .seg_nrrd import CHECKED, CONFIDENCE_TAG, STATUS_TAG
+
+_LONGEST = 1 << 26  # bytes of a header; one of a thousand segments has less than 1 MB
+
+
+class ReviewState(NamedTuple):
+    """What the header of a ``.seg.nrrd`` says.
+
+    :ivar structures: segments with voxels.
+    :ivar checked: how many of them somebody has checked.
+    :ivar least_sure: the lowest mean confidence of the model in one of those that nobody has checked; ``None`` if it is
+        not known.
+    """
+
+    structures: int
+    checked: int
+    least_sure: float | None
+
+
+def review_state(file: Path) -> ReviewState:
+    """Return how far the review of a ``.seg.nrrd`` is. Only its header is read.
+
+    :raises ImageError: if it cannot be read, or is no NRRD file.
+    """
+    found = [_tags(one) for one in _segments(file) if _has_voxels(one.get("Extent", ""))]
+    left = [tags for tags in found if tags.get(STATUS_TAG) != CHECKED]
+    sure = [float(text) for tags in left if re.fullmatch(r"[01](\.\d+)?", text := tags.get(CONFIDENCE_TAG, ""))]
+    return ReviewState(len(found), len(found) - len(left), min(sure, default=None))
+
+
+def segment_tags(file: Path) -> dict[str, dict[str, str]]:
+    """Return the tags of the segments of a ``.seg.nrrd``, by the id of the segment. Only the header is read.
+
+    :raises ImageError: as :func:`review_state`.
+    """
+    return {one["ID"]: _tags(one) for one in _segments(file) if "ID" in one}
+
+
+def _segments(file: Path) -> list[dict[str, str]]:
+    """Return some fields of each segment in the header."""
+    segments: dict[str, dict[str, str]] = {}
+    try:
+        with file.open("rb") as opened:
+            if not opened.readline(80).startswith(b"NRRD"):
+                raise ImageError(f"{file} is no NRRD file. Segment the image again, or take it out of the folder.")
+            while (line := opened.readline(_LONGEST).strip()) and opened.tell() < _LONGEST:
+                if field := re.match(r"(Segment\d+)_(ID|Extent|Tags):=(.*)", line.decode(errors="replace")):
+                    segments.setdefault(field[1], {})[field[2]] = field[3]
+    except OSError as error:
+        raise ImageError(f"{file} cannot be read ({reason(error)}).") from error
+    return list(segments.values())
+
+
+def _tags(segment: dict[str, str]) -> dict[str, str]:
+    return dict(tag.split(":", 1) for tag in segment.get("Tags", "").split("|") if ":" in tag)
+
+
+def _has_voxels(extent: str) -> bool:
+    """Return whether first and last index along x, y and z enclose a voxel; unless they say otherwise, they do."""
+    try:
+        ends = [int(end) for end in extent.split()]
+    except ValueError:
+        return True
+    return all(first <= last for first, last in zip(ends[::2], ends[1::2], strict=False))

@@ -1,0 +1,157 @@
+"""Cases in two folders, images and their segmentations: one after the other is loaded, looked at, and saved again.
+
+cases, left_out = find_cases(Path("scans"), Path("results"))
+opened = open_case(slicer.mrmlScene, cases[0])
+...  # somebody corrects opened.segmentation
+save_case(opened)
+close_case(opened)
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import ImageError
+from ..files import given_stem
+from ..images.case_notes import CaseNotes, read_notes
+from ..images.paired_cases import find_images
+from ..images.review_state import segment_tags
+from ..images.segmentation import Segmentation
+from .checked import checked_structures
+from .corrected import corrected_structures
+from .loading import load_image
+from .results import KEPT_TAGS, removed_on_failure, save_segmentation
+from .segmentation_node import fill_segmentation_node
+from .source_volumes import remember_volumes
+from .training_folder import SUFFIX
+from .volume import is_on_grid
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLScene, vtkMRMLSegmentationNode
+
+_MOST_NAMES = 3  # that a sentence names
+
+
+class CaseFiles(NamedTuple):
+    """The files of a case.
+
+    :ivar name: of the segmentation, without its suffix.
+    :ivar images: one for each channel: files, or folders with a DICOM series.
+    :ivar segmentation: a ``.seg.nrrd``.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    segmentation: Path
+
+
+class OpenedCase(NamedTuple):
+    """A case in the scene.
+
+    :ivar files: of which it was loaded.
+    :ivar volumes: one for each channel.
+    :ivar notice: a sentence, if the image is on another grid; otherwise "".
+    :ivar segmentation: has names, codes and colours of the segments in the file, confidences, and what was checked.
+    """
+
+    files: CaseFiles
+    volumes: tuple[vtkMRMLScalarVolumeNode, ...]
+    segmentation: vtkMRMLSegmentationNode
+    notice: str = ""
+
+
+def find_cases(images: Path, segmentations: Path) -> tuple[list[CaseFiles], str]:
+    """Find the segmentations in a folder that have their images in another one, or the same.
+
+    The image of ``NAME.seg.nrrd`` is called ``NAME``, whatever its format, or ``NAME_0000`` as in nnU-Net, and then
+    ``NAME_0001`` is its second channel.
+
+    :returns: the cases in the order of their names, and a sentence on segmentations without an image, or "".
+    :raises ImageError: if a folder is missing, or no segmentation has an image.
+    """
+    for folder in (images, segmentations):
+        if not folder.is_dir():
+            raise ImageError(f"{folder} is no folder. Choose the folder of the images, and that of the segmentations.")
+    there = find_images(images)
+    files = sorted(file for file in segmentations.iterdir() if _is_segmentation(file))
+    if not files:
+        raise ImageError(f"{segmentations} has no segmentation: none of its files ends with {SUFFIX}.")
+    cases, alone = [], []
+    for file in files:
+        name = given_stem(file, (SUFFIX,))
+        own = there.get(name) or _channels(there, name)
+        if own:
+            cases.append(CaseFiles(name, tuple(own), file))
+        else:
+            alone.append(name)
+    if not cases:
+        raise ImageError(f"{images} has no image of a segmentation in {segmentations}, such as {alone[0]}.nii.gz.")
+    names = ", ".join(alone[:_MOST_NAMES]) + (" and others" if len(alone) > _MOST_NAMES else "")
+    return cases, f"{images} has no image of {names}." if alone else ""
+
+
+def open_case(scene: vtkMRMLScene, files: CaseFiles) -> OpenedCase:
+    """Load images and segmentation of a case, and show the first image in the slice views.
+
+    :raises ImageError: if one of them cannot be read. The scene is not changed.
+    """
+    import slicer
+
+    with removed_on_failure(scene):
+        numbered = [files.name] if len(files.images) == 1 else [f"{files.name}_{n}" for n in range(len(files.images))]
+        pairs = zip(files.images, numbered, strict=True)
+        volumes = tuple(load_image(scene, image, name) for image, name in pairs)
+        node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{files.name} segmentation")
+        # not by Slicer's own reader: a damaged file can end Slicer
+        found = Segmentation.from_image(files.segmentation)
+        fill_segmentation_node(node, found, keep_empty=True, volume=volumes[0])
+        for identifier, tags in segment_tags(files.segmentation).items():
+            segment = node.GetSegmentation().GetSegment(identifier)
+            for name in KEPT_TAGS if segment is not None else ():
+                if name in tags:
+                    segment.SetTag(name, tags[name])
+        node.AddDefaultStorageNode(str(files.segmentation))
+        node.GetStorageNode().SetFileName(str(files.segmentation))
+        remember_volumes(node, volumes)
+    slicer.util.setSliceViewerLayers(background=volumes[0], fit=True)
+    names = files.segmentation.name, files.images[0].name
+    apart = not is_on_grid(volumes[0], found.geometry)
+    notice = f"{names[0]} is on another grid than {names[1]}. Do they belong together?" if apart else ""
+    return OpenedCase(files, volumes, node, notice)
+
+
+def save_case(case: OpenedCase) -> bool:
+    """Save the segmentation of a case to its file, with what was checked and corrected.
+
+    :returns: as :func:`~.results.save_segmentation`.
+    :raises OutputError: if it cannot be written. The file is as it was.
+    """
+    node, file = case.segmentation, case.files.segmentation
+    before = read_notes(file) if file.is_file() else CaseNotes()
+    corrected = corrected_structures(node)
+    looked_at = corrected or checked_structures(node)
+    notes = CaseNotes(tuple(dict.fromkeys((*before.corrected, *corrected))), () if looked_at else before.unchecked)
+    return save_segmentation(node, file, notes=notes.fields())
+
+
+def close_case(case: OpenedCase) -> None:
+    """Remove the nodes of a case from the scene, as far as they are there."""
+    scene = case.segmentation.GetScene()
+    if scene is None:
+        return
+    for node in (case.segmentation, *case.volumes):
+        more = [node.GetNthDisplayNode(number) for number in range(node.GetNumberOfDisplayNodes())]
+        for each in (node, node.GetStorageNode(), *more):
+            if each is not None and scene.IsNodePresent(each):
+                scene.RemoveNode(each)
+
+
+def _is_segmentation(file: Path) -> bool:
+    return file.is_file() and not file.name.startswith(".") and file.name.lower().endswith(SUFFIX)
+
+
+def _channels(there: dict[str, list[Path]], name: str) -> list[Path]:
+    numbered = {key: files for key, files in there.items() if re.fullmatch(re.escape(name) + r"_\d{4}", key)}
+    return [numbered[key][0] for key in sorted(numbered)]
