@@ -127,10 +127,12 @@ def test_the_trainer_works_from_there_too(tree: str, request: pytest.FixtureRequ
     (folder,) = _python(modules, "-m", "classscale_training.commands", "trainers").stdout.splitlines()
     assert Path(folder) == modules / "classscale_training" / "nnunet_trainers"
     code = (
-        "from classscale_training.nnunet import environment as e; e.make_torchvision_importable(); "
-        "print(e.find_trainer('ClassScaleTrainer'))"
+        "from classscale_training.nnunet.trainers import find_trainer; print(find_trainer('ClassScaleTrainer')); "
+        "from classscale_training.nnunet.environment import make_torchvision_importable as make; make(); "
+        "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as search; "
+        "print(search('ClassScaleTrainer'))"
     )
-    assert "classscale_training.nnunet.trainer.ClassScaleTrainer" in _python(modules, "-c", code).stdout
+    assert _python(modules, "-c", code).stdout.count("'classscale_training.nnunet.trainer.ClassScaleTrainer'") == 2
 
 
 def test_the_test_for_inside_slicer_passes_with_the_package(extracted: Path) -> None:

@@ -59,6 +59,28 @@ def test_trainers_of_the_user_stay_registered(monkeypatch, tmp_path):
     assert os.environ["nnUNet_extTrainer"].split(os.pathsep) == [str(tmp_path), str(trainer_folder())]
 
 
+def test_our_trainers_are_found_without_a_search_unless_the_user_has_folders_of_trainers(tmp_path):
+    code = """
+import sys
+from classscale_training.nnunet.trainers import find_trainer
+print("found", find_trainer(sys.argv[1]).__module__, "timm" in sys.modules)
+"""
+    (tmp_path / "mine.py").write_text(
+        "from classscale_training.nnunet.trainer import ClassScaleTrainer\n"
+        "class ClassScaleTrainer_5epochs(ClassScaleTrainer): pass\n"
+    )
+    ours = "classscale_training.nnunet"
+    for folders, name, said in (
+        ("", "ClassScaleTrainer_5epochs", f"{ours}.trainer_variants False"),
+        ("", "ClassScaleTrainer_Primus_M_NoMirroring", f"{ours}.primus_trainers True"),
+        (str(tmp_path), "ClassScaleTrainer_5epochs", "mine True"),
+        (str(tmp_path), "ClassScaleTrainer_NoMirroring", f"{ours}.trainer_variants True"),
+    ):
+        environment = {**os.environ, "nnUNet_extTrainer": folders}
+        done = subprocess.run([sys.executable, "-c", code, name], env=environment, capture_output=True, text=True)
+        assert done.stdout.splitlines()[-1:] == [f"found {said}"], (done.stdout, done.stderr)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [

@@ -13,14 +13,12 @@ from ..files import read_json
 
 PLANS, TRAINER = "ClassScalePlans", "ClassScaleTrainer"  # the default ones
 LENGTHS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)  # epochs of trainers, besides nnU-Net's 1000
-_NO_TRAINER = "Could not find requested nnunet trainer"  # nnU-Net's words
 
 __all__ = [
     "PLANS",
     "TRAINER",
     "check_configuration",
     "dataset_folder",
-    "find_trainer",
     "make_torchvision_importable",
     "preprocessed_json",
     "register_trainers",
@@ -44,25 +42,6 @@ def register_trainers() -> None:
     folders = [folder for folder in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep) if folder]
     if str(trainer_folder()) not in folders:
         os.environ["nnUNet_extTrainer"] = os.pathsep.join([*folders, str(trainer_folder())])
-
-
-def find_trainer(name: str) -> type:
-    """Return nnU-Net's trainer, ours or the user's own with this name.
-
-    :raises ModelError: if there is none.
-    """
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-    register_trainers()
-    try:
-        return recursive_find_trainer_class_by_name(name)
-    except RuntimeError as error:
-        if _NO_TRAINER not in str(error):
-            raise
-        raise ModelError(
-            f"There is no trainer {name}. Name {TRAINER}, {TRAINER}_NoMirroring, {TRAINER}_250epochs or another "
-            "one, and set nnUNet_extTrainer to the folder if it is one of your own."
-        ) from error
 
 
 def require_folders(*names: str, writes: str | None = None) -> None:

@@ -17,13 +17,14 @@ from torch.backends import cudnn
 
 from ..files import PREVIOUS, alone
 from ..processes.group import Rank, from_first
-from .environment import find_trainer, make_torchvision_importable
+from .environment import make_torchvision_importable, preprocessed_json
 from .new_classes import begin_new_classes
 from .optimizer_rates import RATES
 from .optimizers import refuse_optimizer
 from .pretrained import adopt_head, is_unmirrored
 from .several_processes import TrainerOfSeveral, check_batch, check_folders, share_weights
 from .stock_faults import as_sentences
+from .trainers import find_trainer
 
 _RESUMED = ("final", "latest", "best")  # where --c may go on
 _LEARNED = (*(f"checkpoint_{name}.pth" for name in _RESUMED), PREVIOUS)
@@ -47,17 +48,15 @@ def train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None) 
 
 def _train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None) -> None:
     make_torchvision_importable()
-    from nnunetv2.run.run_training import get_trainer_from_args
-
     if rank.number:
         os.environ.pop("nnUNet_wandb_enabled", None)  # one process reports
     fold = options.fold if options.fold == "all" else int(options.fold)
-    find_trainer(options.tr)
+    make: Any = find_trainer(options.tr)
+    plans, dataset = (preprocessed_json(options.dataset_name_or_id, f"{name}.json") for name in (options.p, "dataset"))
+    plans["continue_training"] = options.c
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.cuda.amp.GradScaler")  # nnU-Net makes one before it knows the device
-        trainer = get_trainer_from_args(
-            options.dataset_name_or_id, options.configuration, fold, options.tr, options.p, options.c, rank.device
-        )
+        trainer = make(plans, options.configuration, fold, dataset, rank.device)
     if options.optimizer is not None:
         refuse_optimizer(type(trainer))
         trainer.optimizer_name, trainer.initial_lr = options.optimizer, RATES[options.optimizer]

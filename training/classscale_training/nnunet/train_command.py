@@ -16,13 +16,13 @@ from .environment import (
     TRAINER,
     check_configuration,
     dataset_folder,
-    find_trainer,
     make_torchvision_importable,
     preprocessed_json,
     register_trainers,
     require_folders,
 )
 from .optimizer_rates import RATES
+from .trainers import find_trainer
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,8 @@ from ClassScaleSegLib.images.paired_cases import segmentation_files
 
 from ...data.collect.command import refuse_equal_channels
 from ...data.collect.plan import UNLABELLED, group_prefix
-from ..environment import LENGTHS, TRAINER, find_trainer, make_torchvision_importable
+from ..environment import LENGTHS, TRAINER
+from ..trainers import find_trainer
 from .begin import Begin
 from .path_lengths import refuse_long_paths, training_files
 from .preparing import STATE_LETTERS, results_name
@@ -48,7 +49,6 @@ def checked_trainer(options: argparse.Namespace) -> tuple[str, type | None]:
         return trainer_of(EPOCHS if options.epochs is None else options.epochs), None
     if options.epochs is not None:
         raise ClassScaleError("A trainer decides on the number of epochs: leave out --epochs or --trainer.")
-    make_torchvision_importable()
     with redirect_stdout(None):  # nnU-Net misses its variables, which are set later
         trainer = find_trainer(options.trainer)
     from ..trainer import ClassScaleTrainer
