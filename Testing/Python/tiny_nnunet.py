@@ -8,11 +8,14 @@ from multiprocessing.context import SpawnContext
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.utilities import find_class_by_name
 
 PLANS, CONFIGURATION, TRAINER = "ClassScalePlans", "tiny", "ClassScaleTrainer_test"
+_begin_extraction = DatasetFingerprintExtractor.__init__
 # classes of test trainers are never pickled, so this one may be defined in the folder itself
 SHIM = """
 from classscale_training.nnunet.trainer import ClassScaleTrainer
@@ -41,13 +44,20 @@ def set_environment(patch: pytest.MonkeyPatch, root: Path) -> None:
 
 
 def use_this_process(patch: pytest.MonkeyPatch) -> None:
-    """Let nnU-Net use this process alone.
+    """Let nnU-Net use this process alone, and little of it.
 
     Threads stand in for the processes of its pools, each of which would import nnU-Net's trainer, for seconds. Where
     a module comes from, which it asks of thousands at each lookup of a trainer, is answered without resolving paths.
+    A fingerprint comes from 100000 voxels, instead of 100 million that are drawn from however few there are.
     """
     patch.setattr(SpawnContext, "Pool", lambda _context, *arguments, **more: ThreadPool(*arguments, **more))
     patch.setattr(find_class_by_name, "_module_originates_from_path", _is_module_of, raising=False)
+    patch.setattr(DatasetFingerprintExtractor, "__init__", _with_few_voxels)
+
+
+def _with_few_voxels(self: DatasetFingerprintExtractor, *arguments: Any, **more: Any) -> None:
+    _begin_extraction(self, *arguments, **more)
+    self.num_foreground_voxels_for_intensitystats = 100_000
 
 
 def _is_module_of(module: ModuleType, path: str) -> bool:
