@@ -3,7 +3,8 @@
 Loading torch, nnU-Net and the library takes most of the CPU time of a small run. Tests of the panel make hundreds of
 runs, so they fork their children from this process (`warm_children.py`). What a child does is the same; how Slicer
 starts it is tested in `test_process.py`. Only reports lack VTK's picture, which takes a process of its own for each
-case, and is tested in `test_report.py`.
+case, and is tested in `test_report.py`; and one that is cancelled waits longer for the server that it tells so, because
+machines that run tests stand still at times.
 
 It reads requests from the socket whose number is its argument. A request comes with three sockets and pipes: for the
 process id and exit code, for standard output, and for standard error.
@@ -19,6 +20,7 @@ import socket
 import sys
 import tempfile
 
+from ClassScaleSegLib.remote import removing
 from ClassScaleSegLib.report import rendering
 
 LOADED = (
@@ -81,6 +83,7 @@ if __name__ == "__main__":
     for module in LOADED:
         importlib.import_module(module)
     rendering._failed.append("is not tried in this test")
+    removing._SECONDS = 30.0
     gc.freeze()  # otherwise, each child copies all of it when it collects garbage
     request = wait_for_requests(socket.socket(fileno=int(sys.argv[1])))
     os.environ.clear()
