@@ -40,7 +40,7 @@ def said(connection: Connection) -> str:
     """The sentence with which asking for the health fails."""
     with pytest.raises(ServerError) as caught:
         connection.health()
-        connection.close()
+    connection.close()
     text = str(caught.value)
     assert exit_code(caught.value) == ExitCode.FAULT
     assert SECRET not in text and "\n" not in text and text.endswith(".") and len(text) < 600
