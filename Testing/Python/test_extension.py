@@ -6,6 +6,7 @@ CMake runs for real, against the stand-in for a Slicer build tree in ``Testing/S
 from __future__ import annotations
 
 import ast
+import filecmp
 import hashlib
 import json
 import os
@@ -118,10 +119,9 @@ def test_the_library_works_from_there_in_a_fresh_interpreter(tree: str, request:
     assert (labels, classes, entry, heavy) == ("117", "121", "toy-120", "[]")
 
 
-@pytest.mark.parametrize("tree", ["installed", "extracted"])
-def test_the_trainer_works_from_there_too(tree: str, request: pytest.FixtureRequest) -> None:
+def test_the_trainer_works_from_there_too(extracted: Path) -> None:
     pytest.importorskip("nnunetv2")
-    modules = request.getfixturevalue(tree) / MODULES
+    modules = extracted / MODULES
     code = "from ClassScaleSegLib.process.training import trainer_folders; print(trainer_folders())"
     assert _python(modules, "-c", code).stdout.strip() == "[]"
     (folder,) = _python(modules, "-m", "classscale_training.commands", "trainers").stdout.splitlines()
@@ -145,6 +145,11 @@ def test_the_package_holds_what_the_build_installs(extracted: Path) -> None:
     expected = {(MODULES / path).as_posix() for path in installed_files()}
     assert _files(extracted) == expected | {DESCRIPTION.as_posix(), LICENSE.as_posix()}
     assert sum(file.stat().st_size for file in extracted.rglob("*")) < 100e6
+
+
+def test_what_the_build_installs_is_what_the_package_holds_byte_by_byte(installed: Path, extracted: Path) -> None:
+    names = [str(path) for path in installed_files()]
+    assert filecmp.cmpfiles(installed / MODULES, extracted / MODULES, names, shallow=False) == (names, [], [])
 
 
 def test_the_description_in_the_package_has_the_fields_slicer_reads(extracted: Path) -> None:
