@@ -62,17 +62,11 @@ def no_widgets_left() -> Iterator[None]:
 
 # Files that take longest. They begin first: at the end, one process would be busy with them, and the others idle.
 LONGEST = (
-    *("test_kernels", "test_gpu_runs", "test_cli", "test_several_processes", "test_cluster", "test_pretraining"),
-    *(
-        "test_loop",
-        "test_locate",
-        "test_names_and_terminals",
-        "test_module_report",
-        "test_examples",
-        "test_start_weights",
-    ),
-    *("test_panel_sequences", "test_planner", "test_preprocessed_folder", "test_merged_training", "test_trainer"),
-    *("test_server_start", "test_server_clients", "test_translations", "test_exactness", "test_documents"),
+    *("test_training_process", "test_cli", "test_kernels", "test_extension", "test_several_processes"),
+    *("test_cluster", "test_names_and_terminals", "test_process", "test_loop", "test_gpu_runs", "test_locate"),
+    *("test_auto3dseg", "test_module_report", "test_panel_sequences", "test_examples", "test_archive"),
+    *("test_pretraining", "test_module_archive", "test_scene_server", "test_server_start", "test_server_clients"),
+    *("test_planner", "test_exactness", "test_start_weights", "test_merged_training", "test_trainer"),
 )
 
 
