@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import types
@@ -91,9 +92,14 @@ def translate(context: str, text: str) -> str:
 
 def tr(text: str) -> str:
     """Translate a text in the context of the file that calls, as Slicer names it; `update_translations.py` does so."""
-    file = Path(sys._getframe(1).f_code.co_filename)
+    return translate(_context(sys._getframe(1).f_code.co_filename), text)
+
+
+@functools.cache
+def _context(path: str) -> str:
+    file = Path(path)
     package = f"{file.parent.name}." if (file.parent / "__init__.py").is_file() else ""
-    return translate(package + file.stem, text)
+    return package + file.stem
 
 
 def install(namespace: Any, own: bool) -> None:
