@@ -115,6 +115,15 @@ def test_what_is_checked_whole_is_passed_over(panel, review, folder):
     assert panel.state.node.GetName() == "c segmentation"
 
 
+def test_the_next_case_is_the_one_below_also_if_the_table_is_sorted_by_what_changes(panel, review, folder):
+    open_row(review, "a")
+    review.table.view.sortByColumn(2, qt.Qt.AscendingOrder)
+    panel.logic.noteChecked(panel.state.node, LIVER)
+    review.next_button.click()
+    assert [row[0] for row in rows(review)] == ["b", "c", "a"], "the least sure of a is surer now"
+    assert panel.state.node.GetName() == "b segmentation"
+
+
 def test_a_case_that_nobody_has_looked_at_stays_as_the_model_made_it(panel, review, folder):
     file = folder / "segmentations" / "a.seg.nrrd"
     before = file.stat().st_mtime_ns

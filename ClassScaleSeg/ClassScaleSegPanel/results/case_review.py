@@ -160,7 +160,7 @@ class CaseReview:
         sure = None if state is None else state.least_sure
         left = -1.0 if state is None else float(state.structures - state.checked)
         cells = (case.name, checked, "" if sure is None else f"{sure:.2f}")
-        order = (case.name.casefold(), left, -1.0 if sure is None else sure)
+        order = (case.name.casefold(), left, 2.0 if sure is None else sure)  # what is unknown comes last
         return Row(case.name, color, cells, order, case.name)
 
     def _is_open(self, case: CaseFiles) -> bool:
@@ -255,9 +255,9 @@ class CaseReview:
     def _save_and_next(self) -> None:
         """Save the open case, and open the next one in the table of which not all structures are checked."""
         here = None if self.opened is None else self.opened.files.name
+        shown = self.table.shown()  # before the saved case moves in a table that is sorted
         if not self._save() or here is None:
             return
-        shown = self.table.shown()
         place = shown.index(here) if here in shown else -1
         for name in shown[place + 1 :]:
             state = self._states[name]

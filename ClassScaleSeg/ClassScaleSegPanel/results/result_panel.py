@@ -293,5 +293,5 @@ def _row(node: vtkMRMLSegmentationNode | None, label: Label, volume: LabelVolume
     segment = None if node is None else node.GetSegmentation().GetSegment(segment_id)
     sure = None if segment is None else confidence_of(segment)
     cells = (volume.name, amount(volume.volume_ml), "" if sure is None else f"{sure:.2f}", "")
-    order = (volume.name.casefold(), volume.volume_ml, -1.0 if sure is None else sure, "")
+    order = (volume.name.casefold(), volume.volume_ml, 2.0 if sure is None else sure, "")  # what is unknown comes last
     return Row(segment_id, label.color, cells, order, searched(volume.name, label))
