@@ -12,7 +12,8 @@ from slicer_application import slicer
 FILES = ("", "a", "a.seg.nrrd", "missing/b", "folder")
 COMPARING = ("compareButton", "compareButton", "compareTableButton", "differencesButton", "hideDifferencesButton")
 EDITS = ("rename", "remove", "colour", "erase", "add", "own image", "all 3D", "no 3D", "surface as source", "new value")
-CORRECTING = ("begin", "begin", "add", "erase", "lock", "other segment", "new segment", "back", "back", "discard")
+BUTTONS = {"lock": "lock_box", "back": "back_button", "next": "next_button", "discard": "discard_button"}
+CORRECTING = ("begin", "begin", "add", "erase", "other segment", "new segment", "back", *BUTTONS)
 CASES = ("open", "row", "reference", "reference", "compare", "compare", "save", "structure set", "tick", "close")
 
 
@@ -110,8 +111,8 @@ class ResultActions(Acting):
             segmentation.RemoveSegment(ids[index % len(ids)])
         elif what == "new segment":
             segmentation.AddEmptySegment()
-        elif what in ("lock", "back", "discard"):
-            {"lock": bar.lock_box, "back": bar.back_button, "discard": bar.discard_button}[what].click()
+        elif what in BUTTONS:
+            getattr(bar, BUTTONS[what]).click()
 
     @action(folder=st.sampled_from(("", "results/training", "results/a")), yes=yes)
     def save_for_training(self, folder: str, yes: bool) -> None:

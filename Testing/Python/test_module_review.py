@@ -14,6 +14,8 @@ from ClassScaleSegLib.images.dicom.seg import UsedModel
 from ClassScaleSegLib.scene.checked import checked_structures, note_checked
 from ClassScaleSegLib.scene.confidence_map import SHOWN_BELOW, shows_confidence_map
 from ClassScaleSegLib.scene.confidence_volume import confidence_volume, least_sure_point, remember_confidence
+from ClassScaleSegLib.scene.corrected import corrected_structures
+from ClassScaleSegLib.scene.correction import correction_in
 from ClassScaleSegLib.scene.dicom import remember_origin
 from ClassScaleSegLib.scene.results import fill_confidence_node
 from ClassScaleSegLib.scene.segmentation_node import fill_segmentation_node
@@ -143,6 +145,26 @@ def test_a_corrected_structure_is_checked_and_the_way_goes_on_behind_it(panel, f
     application.processEvents()
     assert checked_structures(found) == [KIDNEY] and panel.results.table.current() == KIDNEY
     assert visit(panel) == SPLEEN, "not the liver again, which was skipped"
+
+
+def test_the_next_structure_can_be_corrected_without_the_way_back(panel, found, scene):
+    assert visit(panel) == LIVER
+    panel.ui.correctButton.click()
+    application.processEvents()
+    bar = panel.results.correcting.bar
+    bar.next_button.click()
+    application.processEvents()
+    assert bar.text == "You are correcting kidney_left in Result." and checked_structures(found) == [LIVER]
+    paint(STRIP)
+    bar.next_button.click()
+    application.processEvents()
+    assert bar.text == "You are correcting spleen in Result." and checked_structures(found) == [LIVER, KIDNEY]
+    assert corrected_structures(found) == ("kidney_left",)
+    bar.next_button.click()
+    application.processEvents()
+    assert bar.widget.isHidden() and correction_in(scene) is None and panel.state.parameters is not None
+    assert panel.results.text == "spleen has not changed. All structures are checked."
+    assert set(marks(panel).values()) == {MARK}
 
 
 def test_next_centres_the_views_where_the_model_was_least_sure(panel, found, unsure):

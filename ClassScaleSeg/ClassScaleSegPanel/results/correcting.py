@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import qt
@@ -31,10 +31,11 @@ class Correcting:
     """Goes to the Segment Editor and back. What is corrected is in the scene.
 
     :ivar bar: at the top of the Segment Editor; ``None`` until a structure is corrected for the first time.
+    :param on_next: called when the user wants to correct the next structure.
     """
 
-    def __init__(self, state: PanelState, logic: ClassScaleSegLogic) -> None:
-        self._state, self._logic = state, logic
+    def __init__(self, state: PanelState, logic: ClassScaleSegLogic, on_next: Callable[[], None]) -> None:
+        self._state, self._logic, self._on_next = state, logic, on_next
         self.bar: CorrectionBar | None = None
         self._watching = Watching(lambda node, event: self.render())
         self._soon = qt.QTimer()
@@ -68,6 +69,10 @@ class Correcting:
     def go_on_soon(self) -> None:
         """Go on with a correction that came with a scene, once all that follows the scene has seen it."""
         self._soon.start()
+
+    def go_back(self) -> None:
+        """Open the module, which takes over what was painted."""
+        slicer.util.selectModule(_OWN)
 
     def take_over(self) -> str:
         """Take over what was painted, if a structure is being corrected.
@@ -142,7 +147,7 @@ class Correcting:
 
         if self.bar is None:
             layout = slicer.modules.segmenteditor.widgetRepresentation().self().layout
-            self.bar = CorrectionBar(layout, self._lock, lambda: slicer.util.selectModule(_OWN), self._discard)
+            self.bar = CorrectionBar(layout, self._lock, self.go_back, self._on_next, self._discard)
         self._watching.watch((editor_node(slicer.mrmlScene),), vtk.vtkCommand.ModifiedEvent)
         self.render()
 
@@ -155,7 +160,7 @@ class Correcting:
         question = _("Discard what you have painted? The structure stays as it was.")
         if ask(question, _("Discard the correction")):
             self._logic.finishCorrection(discard=True)
-            slicer.util.selectModule(_OWN)
+            self.go_back()
 
     def _told(self, done: Corrected) -> str:
         """Return sentences on what a correction has changed."""

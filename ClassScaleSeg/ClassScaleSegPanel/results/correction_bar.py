@@ -17,6 +17,7 @@ class CorrectionBar:
     :ivar widget: contains them.
     :ivar lock_box: whether other structures are locked.
     :ivar back_button: takes the correction over.
+    :ivar next_button: takes it over, and corrects the next structure.
     :ivar discard_button: discards it.
     :param layout: of the module Segment Editor.
     :param on_lock: called with whether the others are to be locked.
@@ -27,6 +28,7 @@ class CorrectionBar:
         layout: qt.QVBoxLayout,
         on_lock: Callable[[bool], None],
         on_back: Callable[[], None],
+        on_next: Callable[[], None],
         on_discard: Callable[[], None],
     ) -> None:
         self.widget = qt.QGroupBox("ClassScaleSeg")  # who has put it there
@@ -42,8 +44,16 @@ class CorrectionBar:
         )
         self.lock_box.connect("toggled(bool)", on_lock)
         self.back_button, self.discard_button = qt.QPushButton(_("Take over and go back")), qt.QPushButton(_("Discard"))
+        self.next_button = qt.QPushButton(_("Take over, correct the next"))
+        self.next_button.toolTip = tip(
+            _(
+                "The structure becomes what you have painted, and is marked as checked, also if you have changed "
+                "nothing. Then correct the next one that is not checked, those of which the model was least sure first."
+            )
+        )
         self.discard_button.toolTip = tip(_("Leave the structure as it was, and go back."))
         self.back_button.connect("clicked(bool)", lambda: on_back())
+        self.next_button.connect("clicked(bool)", lambda: on_next())
         self.discard_button.connect("clicked(bool)", lambda: on_discard())
         buttons = qt.QHBoxLayout()
         buttons.addWidget(self.back_button, 1)
@@ -51,6 +61,7 @@ class CorrectionBar:
         inside = qt.QVBoxLayout(self.widget)
         inside.addWidget(self._line)
         inside.addWidget(self.lock_box)
+        inside.addWidget(self.next_button)
         inside.addLayout(buttons)
         self.widget.visible = False
         self.widget.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Maximum)  # the editor gets the height

@@ -75,7 +75,7 @@ class ResultPanel(StructureSection):
         ui.trainingButton.connect("clicked(bool)", lambda: self._save_for_training())
         ui.correctButton.connect("clicked(bool)", lambda: self._correct())
         ui.resultSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose)
-        self.correcting = Correcting(state, logic)
+        self.correcting = Correcting(state, logic, self._correct_next)
         self.colors, self._own_colors = SegmentColors(ui, state, self.render), dict[str, tuple[int, int, int]]()
         self.review = Review(ui, state, logic, self.table, self.say)
         self.statistics = StatisticsMenu(ui.tableButton, state, self.say)
@@ -271,6 +271,27 @@ class ResultPanel(StructureSection):
             tell(_("To correct a structure, click it in the table below."), _("Correct"))
         elif fault := self.correcting.begin(node, segment_id):
             tell_error(fault, _("The structure cannot be corrected"))
+
+    def _correct_next(self) -> None:
+        """Take a correction over, mark its structure as checked, and correct the next one that is not."""
+        from ClassScaleSegLib.scene.checked import note_checked
+        from ClassScaleSegLib.scene.correction import correction_in
+
+        node, segment_id = self._state.node, self.table.current()
+        text = self.correcting.take_over()
+        if correction_in(slicer.mrmlScene) is not None:  # why it was not taken over has been told
+            return
+        segment = None if node is None else node.GetSegmentation().GetSegment(segment_id)
+        if segment is not None:
+            note_checked(segment)
+        following = self.review.go_on()
+        fault = self.correcting.begin(node, following) if node is not None and following else ""
+        if fault:
+            tell_error(fault, _("The structure cannot be corrected"))
+        if fault or not following:
+            said = f"{text} {self.text}".strip()
+            self.correcting.go_back()  # which lists the structures anew
+            self.say(said)
 
     def _save_for_training(self) -> None:
         node = self._state.node

@@ -40,7 +40,7 @@ class Review:
         self._ui, self._state, self._logic, self._table, self._say = ui, state, logic, table, say
         self._visited = ("", math.inf)  # the structure, and how sure the model was: a correction forgets that
         ui.checkedButton.connect("clicked(bool)", lambda: self._check())
-        ui.nextButton.connect("clicked(bool)", lambda: self._next())
+        ui.nextButton.connect("clicked(bool)", lambda: self.go_on())
 
     def render(self) -> None:
         """Show what has been checked, here or in Slicer's own table of segments."""
@@ -69,15 +69,18 @@ class Review:
             self.render()
             self._say(_("{name} is no longer marked as checked.").format(name=segment.GetName()))
         else:
-            self._next()
+            self.go_on()
 
-    def _next(self) -> None:
-        """Go to the next structure that nobody has checked, at the place where the model was least sure of it."""
+    def go_on(self) -> str:
+        """Go to the next structure that nobody has checked, at the place where the model was least sure of it.
+
+        :returns: the id of its segment; empty if there is none.
+        """
         from ClassScaleSegLib.scene.checked import is_checked, least_sure_first
 
         node, here = self._state.node, self._table.current()
         if node is None:
-            return
+            return ""
         self.render()
         segments = {key: node.GetSegmentation().GetSegment(key) for key in least_sure_first(node, self._table.shown())}
         places = {key: (self._sure(key, segment), n) for n, (key, segment) in enumerate(segments.items())}
@@ -88,11 +91,12 @@ class Review:
             searched = bool(self._table.search.text)
             text = _("All structures that the search shows are checked.")
             self._say(text if searched else _("All structures are checked."))
-            return
+            return ""
         self._visited = (key, places[key][0])
         self._table.go_to(key)
         self._logic.centerViews(node, key, leastSure=True)
         self._say(self._told(node, segments[key], len(left)))
+        return key
 
     def _sure(self, key: str, segment: vtkSegment) -> float:
         """Return how sure the model was of a structure; infinity if that is not known."""

@@ -6531,6 +6531,14 @@
         <source>Take over and go back</source>
         <translation>Übernehmen und zurück</translation>
     </message>
+    <message>
+        <source>Take over, correct the next</source>
+        <translation>Übernehmen, nächste korrigieren</translation>
+    </message>
+    <message>
+        <source>The structure becomes what you have painted, and is marked as checked, also if you have changed nothing. Then correct the next one that is not checked, those of which the model was least sure first.</source>
+        <translation>Die Struktur wird zu dem, was Sie gemalt haben, und wird als geprüft markiert, auch wenn Sie nichts geändert haben. Dann die nächste korrigieren, die nicht geprüft ist; zuerst die, bei der das Modell am unsichersten war.</translation>
+    </message>
 </context>
 <context>
     <name>results.result_panel</name>
