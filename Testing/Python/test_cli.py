@@ -218,7 +218,7 @@ def test_an_output_that_cannot_be_written_is_known_before_the_work(model, ct, tm
 def test_a_full_disk_leaves_nothing(model, ct, tmp_path, monkeypatch, capsys):
     from ClassScaleSegLib.images import formats
 
-    def full(path, *_):
+    def full(path, *_given, **_more):
         path.write_bytes(b"some")
         with open("/dev/full", "wb") as disk:
             disk.write(b"x" * 100_000)
