@@ -14,7 +14,7 @@ from ClassScaleSegLib.scene import case_files
 from ClassScaleSegLib.scene.case_files import find_cases, open_case
 from ClassScaleSegLib.scene.source_volumes import source_volumes
 from painting import paint
-from slicer_application import application, qt, slicer
+from slicer_application import application, qt, slicer, transform
 from test_correction import KIDNEY, LIVER, SPLEEN, STRIP
 from test_module_colors import result
 from test_module_compare import SHAPE, labels, panel, scene  # noqa: F401
@@ -207,6 +207,76 @@ def test_a_file_that_cannot_be_saved_is_told_and_stays(panel, review, folder, mo
     review.next_button.click()
     assert told == ["The disk is full."] and file.read_bytes() == before
     assert panel.state.node.GetName() == "a segmentation", "the next one is not opened"
+
+
+def test_what_somebody_else_has_saved_meanwhile_is_not_replaced_without_a_question(panel, review, folder, monkeypatch):
+    asked, answer = [], [False]
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: asked.append(text) or answer[0])
+    file = folder / "segmentations" / "a.seg.nrrd"
+    open_row(review, "a")
+    panel.logic.noteChecked(panel.state.node, LIVER)
+    review.save_button.click()
+    panel.logic.noteChecked(panel.state.node, SPLEEN)
+    review.save_button.click()
+    assert asked == [] and review_state(file).checked == 2, "its own file"
+    file.write_bytes(theirs := file.read_bytes() + b" ")
+    panel.logic.noteChecked(panel.state.node, KIDNEY)
+    review.next_button.click()
+    assert asked == [f"{file} was changed by somebody else since you opened it. Replace it?"]
+    assert file.read_bytes() == theirs and panel.state.node.GetName() == "a segmentation"
+    answer[0] = True
+    review.save_button.click()
+    assert review_state(file).checked == 3
+    file.unlink()
+    panel.logic.noteChecked(panel.state.node, KIDNEY, False)
+    review.save_button.click()
+    assert len(asked) == 2 and review_state(file).checked == 2, "there was nothing to replace"
+
+
+def test_what_the_segment_editor_alone_has_changed_is_no_result_of_a_model_any_more(panel, review, folder):
+    file, found = folder / "segmentations" / "a.seg.nrrd", result()
+    notes = CaseNotes((), ("Brain",))
+    parts = found.layers, found.table, found.geometry, stored_type(found.table), True
+    write_seg_nrrd(file, *parts, notes.fields())
+    open_row(review, "a")
+    segment = panel.state.node.GetSegmentation().GetSegment(LIVER)
+    segment.SetColor(1, 0, 0)
+    review.save_button.click()
+    assert read_notes(file) == notes, "another colour says nothing about the voxels"
+    voxels = slicer.util.arrayFromSegmentInternalBinaryLabelmap(panel.state.node, LIVER)
+    voxels[tuple(np.argwhere(voxels == segment.GetLabelValue())[0])] = 0
+    segment.GetRepresentation("Binary labelmap").Modified()
+    review.save_button.click()
+    assert read_notes(file) == CaseNotes()
+
+
+def test_a_segmentation_under_a_transform_is_not_saved_without_it(panel, review, folder, monkeypatch):
+    told = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **more: told.append(text))
+    file = folder / "segmentations" / "a.seg.nrrd"
+    before = file.read_bytes()
+    open_row(review, "a")
+    transform(panel.state.node, [[1, 0, 0, 10], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    review.save_button.click()
+    assert "a segmentation is under a transform" in told[0] and file.read_bytes() == before
+    panel.state.node.SetAndObserveTransformNodeID(None)
+
+
+def test_a_file_that_cannot_be_read_any_more_is_told(panel, review, folder, monkeypatch):
+    told = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **more: told.append(text))
+    open_row(review, "a")
+    panel.logic.noteChecked(panel.state.node, LIVER)
+
+    def fails(file):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(case_files, "read_notes", fails)
+    review.save_button.click()
+    assert told == [
+        f"{folder / 'segmentations' / 'a.seg.nrrd'} cannot be read (Input/output error). "
+        "Save the case again when it can be."
+    ]
 
 
 def test_removing_the_segmentation_or_closing_the_scene_ends_the_open_case(scene, panel, review):

@@ -3,7 +3,7 @@
 cases, left_out = find_cases(Path("scans"), Path("results"))
 opened = open_case(slicer.mrmlScene, cases[0])
 ...  # somebody corrects opened.segmentation
-save_case(opened)
+opened = save_case(opened)
 close_case(opened)
 """
 
@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import ImageError
+from ..errors import ImageError, OutputError, reason
 from ..files import given_stem
 from ..images.case_notes import CaseNotes, read_notes
 from ..images.paired_cases import find_images
@@ -24,12 +24,17 @@ from .corrected import corrected_structures
 from .loading import load_image
 from .results import KEPT_TAGS, removed_on_failure, save_segmentation
 from .segmentation_node import fill_segmentation_node
+from .segmentation_reader import segmentation_of
 from .source_volumes import remember_volumes
 from .training_folder import SUFFIX
 from .volume import is_on_grid
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from slicer import vtkMRMLScalarVolumeNode, vtkMRMLScene, vtkMRMLSegmentationNode
+
+    from ..images.counts import LabelVolume
 
 _MOST_NAMES = 3  # that a sentence names
 
@@ -54,11 +59,15 @@ class OpenedCase(NamedTuple):
     :ivar volumes: one for each channel.
     :ivar notice: a sentence, if the image is on another grid; otherwise "".
     :ivar segmentation: has names, codes and colours of the segments in the file, confidences, and what was checked.
+    :ivar voxels: how many each label value had in the file when it was loaded.
+    :ivar stamp: size in bytes and time in ns of the file when it was loaded or saved; ``None``: it was not there.
     """
 
     files: CaseFiles
     volumes: tuple[vtkMRMLScalarVolumeNode, ...]
     segmentation: vtkMRMLSegmentationNode
+    voxels: dict[int, int]
+    stamp: tuple[int, int] | None
     notice: str = ""
 
 
@@ -99,6 +108,7 @@ def open_case(scene: vtkMRMLScene, files: CaseFiles) -> OpenedCase:
     """
     import slicer
 
+    stamp = _stamp(files.segmentation)  # before it is read: somebody may write it meanwhile
     with removed_on_failure(scene):
         numbered = [files.name] if len(files.images) == 1 else [f"{files.name}_{n}" for n in range(len(files.images))]
         pairs = zip(files.images, numbered, strict=True)
@@ -106,7 +116,8 @@ def open_case(scene: vtkMRMLScene, files: CaseFiles) -> OpenedCase:
         node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{files.name} segmentation")
         # not by Slicer's own reader: a damaged file can end Slicer
         found = Segmentation.from_image(files.segmentation)
-        fill_segmentation_node(node, found, keep_empty=True, volume=volumes[0])
+        rows = found.statistics()
+        fill_segmentation_node(node, found, keep_empty=True, volume=volumes[0], statistics=rows)
         for identifier, tags in segment_tags(files.segmentation).items():
             segment = node.GetSegmentation().GetSegment(identifier)
             for name in KEPT_TAGS if segment is not None else ():
@@ -119,21 +130,38 @@ def open_case(scene: vtkMRMLScene, files: CaseFiles) -> OpenedCase:
     names = files.segmentation.name, files.images[0].name
     apart = not is_on_grid(volumes[0], found.geometry)
     notice = f"{names[0]} is on another grid than {names[1]}. Do they belong together?" if apart else ""
-    return OpenedCase(files, volumes, node, notice)
+    return OpenedCase(files, volumes, node, _voxels(rows), stamp, notice)
 
 
-def save_case(case: OpenedCase) -> bool:
+def changed_elsewhere(case: OpenedCase) -> bool:
+    """Return whether somebody else has written the file of a case since it was loaded or saved here."""
+    return _stamp(case.files.segmentation) not in (case.stamp, None)
+
+
+def save_case(case: OpenedCase) -> OpenedCase:
     """Save the segmentation of a case to its file, with what was checked and corrected.
 
-    :returns: as :func:`~.results.save_segmentation`.
-    :raises OutputError: if it cannot be written. The file is as it was.
+    What somebody else has written there meanwhile is replaced: see :func:`changed_elsewhere`.
+
+    :returns: the case as it is saved.
+    :raises OutputError: if it cannot be written, or the segmentation is under a transform. The file is as it was.
     """
     node, file = case.segmentation, case.files.segmentation
-    before = read_notes(file) if file.is_file() else CaseNotes()
+    if node.GetParentTransformNode() is not None:
+        raise OutputError(
+            f"{node.GetName()} is under a transform, and its file would lack that. Harden the transform, or take the "
+            "segmentation out of it (in Slicer's Data module, right-click the transform icon)."
+        )
+    try:
+        before = read_notes(file) if file.is_file() else CaseNotes()
+    except OSError as error:
+        why = error.strerror or reason(error)
+        raise OutputError(f"{file} cannot be read ({why}). Save the case again when it can be.") from error
     corrected = corrected_structures(node)
-    looked_at = corrected or checked_structures(node)
+    looked_at = corrected or checked_structures(node) or (before.unchecked and _is_edited(case))
     notes = CaseNotes(tuple(dict.fromkeys((*before.corrected, *corrected))), () if looked_at else before.unchecked)
-    return save_segmentation(node, file, notes=notes.fields())
+    save_segmentation(node, file, notes=notes.fields())
+    return case._replace(stamp=_stamp(file))
 
 
 def close_case(case: OpenedCase) -> None:
@@ -146,6 +174,24 @@ def close_case(case: OpenedCase) -> None:
         for each in (node, node.GetStorageNode(), *more):
             if each is not None and scene.IsNodePresent(each):
                 scene.RemoveNode(each)
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    try:
+        facts = file.stat()
+    except OSError:
+        return None
+    return facts.st_size, facts.st_mtime_ns
+
+
+def _voxels(rows: Iterable[LabelVolume]) -> dict[int, int]:
+    return {row.value: row.voxels for row in rows if row.voxels}
+
+
+def _is_edited(case: OpenedCase) -> bool:
+    """Return whether structures have other voxels than in the file: also by the Segment Editor, which notes nothing."""
+    found = segmentation_of(case.segmentation)
+    return found is None or _voxels(found[1]) != case.voxels
 
 
 def _is_segmentation(file: Path) -> bool:

@@ -232,7 +232,7 @@ class CaseReview:
 
         A file that nobody has looked at must stay as the model has made it: by that, the training knows.
         """
-        from ClassScaleSegLib.scene.case_files import save_case
+        from ClassScaleSegLib.scene.case_files import changed_elsewhere, save_case
 
         if self.opened is None:
             return False
@@ -241,10 +241,15 @@ class CaseReview:
         if self._contents() == self._held:
             self._say(_("{name} has not changed, so there is nothing to save.").format(name=name))
             return True
-        _saved, fault = attempt(lambda: save_case(opened), _("There is not enough memory to save the segmentation."))
-        if fault:
+        if changed_elsewhere(opened):
+            question = _("{file} was changed by somebody else since you opened it. Replace it?")
+            if not ask(question.format(file=opened.files.segmentation), _("Review cases")):
+                return False
+        saved, fault = attempt(lambda: save_case(opened), _("There is not enough memory to save the segmentation."))
+        if saved is None:
             tell_error(fault, _("The segmentation was not saved"))
             return False
+        self.opened = saved
         self._held = self._contents()
         if name in self._states:
             self._states[name] = _state(opened.files.segmentation)

@@ -3399,6 +3399,10 @@
         <translation>{file} kann nicht gelesen werden ({strerror}).</translation>
     </message>
     <message>
+        <source>{file} cannot be read ({why}). Save the case again when it can be.</source>
+        <translation>{file} kann nicht gelesen werden ({why}). Speichern Sie den Fall noch einmal, sobald es geht.</translation>
+    </message>
+    <message>
         <source>{file} cannot be read any more ({strerror}).</source>
         <translation>{file} kann nicht mehr gelesen werden ({strerror}).</translation>
     </message>
@@ -4979,6 +4983,10 @@
         <translation>{value} ist das Bild, das segmentiert werden soll, und die Konfidenz würde es überschreiben. Wählen Sie für die Konfidenz ein anderes.</translation>
     </message>
     <message>
+        <source>{value} is under a transform, and its file would lack that. Harden the transform, or take the segmentation out of it (in Slicer's Data module, right-click the transform icon).</source>
+        <translation>{value} steht unter einer Transformation, und die würde in der Datei fehlen. Härten Sie die Transformation, oder nehmen Sie die Segmentierung heraus (im Modul Data mit der rechten Maustaste auf das Symbol der Transformation klicken).</translation>
+    </message>
+    <message>
         <source>{value} is under a transform, or its segments have no label maps on one grid, and this module cannot save that as DICOM. In the module Data, right-click it and choose Export to DICOM.</source>
         <translation>{value} steht unter einer Transformation, oder die Segmente haben keine Label-Maps auf einem Gitter, und das kann dieses Modul nicht als DICOM speichern. Klicken Sie im Modul Data mit der rechten Maustaste darauf und wählen Sie „Export to DICOM“.</translation>
     </message>
@@ -6333,6 +6341,10 @@
     <message>
         <source>To open a case, click it in the table.</source>
         <translation>Um einen Fall zu öffnen, klicken Sie ihn in der Tabelle an.</translation>
+    </message>
+    <message>
+        <source>{file} was changed by somebody else since you opened it. Replace it?</source>
+        <translation>{file} wurde von jemand anderem geändert, seit Sie die Datei geöffnet haben. Ersetzen?</translation>
     </message>
     <message>
         <source>{name} has not changed, so there is nothing to save.</source>
