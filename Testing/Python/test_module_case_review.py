@@ -314,6 +314,43 @@ def test_what_is_wrong_with_folders_is_told(panel, review, folder, tmp_path):
     assert "none of its files ends with .seg.nrrd" in review.line.text
 
 
+def test_cases_of_the_same_names_in_another_folder_are_others(panel, review, folder, tmp_path):
+    open_row(review, "b")
+    other = tmp_path / "other"
+    other.mkdir()
+    for number, name in enumerate("abc"):
+        write_case(other, name, number)
+    choose(review, other)
+    for identifier in (LIVER, SPLEEN, KIDNEY):
+        panel.logic.noteChecked(panel.state.node, identifier)
+    review.save_button.click()
+    assert [row[1] for row in rows(review)] == ["0/3"] * 3, "b of the first folder is not in the table"
+    panel.logic.noteChecked(panel.state.node, KIDNEY, False)
+    review.next_button.click()
+    assert review.opened.files.segmentation == other / "segmentations" / "a.seg.nrrd"
+
+
+def test_what_somebody_else_has_checked_meanwhile_is_passed_over(panel, review, folder):
+    open_row(review, "a")
+    file = folder / "segmentations" / "b.seg.nrrd"
+    found, parts = result(), (result().layers, result().table, result().geometry)
+    tags = {label.value: {"Segmentation.Status": "completed"} for label in found.table.foreground}
+    write_seg_nrrd(file, *parts, stored_type(found.table), True, tags=tags)
+    review.next_button.click()
+    assert panel.state.node.GetName() == "c segmentation" and rows(review)[1][1] == "3/3"
+
+
+def test_several_images_of_one_case_are_no_channels(scene, tmp_path):
+    for name in ("a", "b", "c"):
+        write_case(tmp_path, name, 1, "_0000" if name == "b" else "")
+    images = tmp_path / "images"
+    (images / "a").mkdir()
+    (images / "b_0000.nrrd").write_bytes(b"")
+    cases, told = find_cases(images, tmp_path / "segmentations")
+    assert [case.name for case in cases] == ["c"]
+    assert told == f"{images} has several images of a, b. Leave one of each there."
+
+
 def test_channels_of_a_case_are_in_their_order(scene, tmp_path):
     for number in (1, 0):
         write_case(tmp_path, "p", number, f"_{number:04}")

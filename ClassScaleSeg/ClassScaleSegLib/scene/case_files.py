@@ -77,7 +77,8 @@ def find_cases(images: Path, segmentations: Path) -> tuple[list[CaseFiles], str]
     The image of ``NAME.seg.nrrd`` is called ``NAME``, whatever its format, or ``NAME_0000`` as in nnU-Net, and then
     ``NAME_0001`` is its second channel.
 
-    :returns: the cases in the order of their names, and a sentence on segmentations without an image, or "".
+    :returns: the cases in the order of their names, and sentences on segmentations without an image, or with several of
+        which nobody knows which one it is; or "".
     :raises ImageError: if a folder is missing, or no segmentation has an image.
     """
     for folder in (images, segmentations):
@@ -87,18 +88,23 @@ def find_cases(images: Path, segmentations: Path) -> tuple[list[CaseFiles], str]
     files = sorted(file for file in segmentations.iterdir() if _is_segmentation(file))
     if not files:
         raise ImageError(f"{segmentations} has no segmentation: none of its files ends with {SUFFIX}.")
-    cases, alone = [], []
+    numbered = _numbered(there)
+    cases, alone, unclear = list[CaseFiles](), list[str](), list[str]()
     for file in files:
         name = given_stem(file, (SUFFIX,))
-        own = there.get(name) or _channels(there, name)
-        if own:
-            cases.append(CaseFiles(name, tuple(own), file))
+        channels = [there[name]] if name in there else numbered.get(name, [])
+        if any(len(same) > 1 for same in channels):
+            unclear.append(name)
+        elif channels:
+            cases.append(CaseFiles(name, tuple(image for (image,) in channels), file))
         else:
             alone.append(name)
-    if not cases:
+    if not cases and not unclear:
         raise ImageError(f"{images} has no image of a segmentation in {segmentations}, such as {alone[0]}.nii.gz.")
-    names = ", ".join(alone[:_MOST_NAMES]) + (" and others" if len(alone) > _MOST_NAMES else "")
-    return cases, f"{images} has no image of {names}." if alone else ""
+    told = [f"{images} has no image of {_listed(alone)}."] if alone else []
+    if unclear:
+        told.append(f"{images} has several images of {_listed(unclear)}. Leave one of each there.")
+    return cases, " ".join(told)
 
 
 def open_case(scene: vtkMRMLScene, files: CaseFiles) -> OpenedCase:
@@ -198,6 +204,14 @@ def _is_segmentation(file: Path) -> bool:
     return file.is_file() and not file.name.startswith(".") and file.name.lower().endswith(SUFFIX)
 
 
-def _channels(there: dict[str, list[Path]], name: str) -> list[Path]:
-    numbered = {key: files for key, files in there.items() if re.fullmatch(re.escape(name) + r"_\d{4}", key)}
-    return [numbered[key][0] for key in sorted(numbered)]
+def _numbered(there: dict[str, list[Path]]) -> dict[str, list[list[Path]]]:
+    """Return the images called ``NAME_0000``, ``NAME_0001`` and so on: for each ``NAME`` those of each channel."""
+    found: dict[str, list[list[Path]]] = {}
+    for key in sorted(there):
+        if numbered := re.fullmatch(r"(.+)_\d{4}", key, re.DOTALL):
+            found.setdefault(numbered[1], []).append(there[key])
+    return found
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_MOST_NAMES]) + (" and others" if len(names) > _MOST_NAMES else "")

@@ -251,7 +251,7 @@ class CaseReview:
             return False
         self.opened = saved
         self._held = self._contents()
-        if name in self._states:
+        if name in self._cases and self._is_open(self._cases[name]):  # not that of another folder, of the same name
             self._states[name] = _state(opened.files.segmentation)
         self._say(_("{name} is saved.").format(name=name))
         self._fill()
@@ -263,9 +263,10 @@ class CaseReview:
         shown = self.table.shown()  # before the saved case moves in a table that is sorted
         if not self._save() or here is None:
             return
-        place = shown.index(here) if here in shown else -1
+        place = next((n for n, name in enumerate(shown) if self._is_open(self._cases[name])), -1)
         for name in shown[place + 1 :]:
-            state = self._states[name]
+            # read again, because others may work in the same folder
+            state = self._states[name] = _state(self._cases[name].segmentation)
             if state is None or state.checked < state.structures:
                 self._open(self._cases[name])
                 return

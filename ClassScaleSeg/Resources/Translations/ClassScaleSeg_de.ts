@@ -4083,8 +4083,12 @@
         <translation>{images} hat kein Bild zu einer Segmentierung in {segmentations}, etwa {alone}.nii.gz.</translation>
     </message>
     <message>
-        <source>{images} has no image of {names}.</source>
-        <translation>{images} hat kein Bild von {names}.</translation>
+        <source>{images} has no image of {alone}.</source>
+        <translation>{images} hat kein Bild von {alone}.</translation>
+    </message>
+    <message>
+        <source>{images} has several images of {unclear}. Leave one of each there.</source>
+        <translation>{images} hat mehrere Bilder von {unclear}. Lassen Sie von jedem eins dort.</translation>
     </message>
     <message>
         <source>{kept} results of this token are kept already. Fetch and remove some first.</source>
