@@ -9,6 +9,7 @@ import slicer
 import vtk
 from classscale_training.data.collect.cases import folders_in, pair_cases, without_unchanged
 from ClassScaleSegLib import ImageError
+from ClassScaleSegLib.images import dense_place
 from ClassScaleSegLib.images.case_notes import CaseNotes, read_notes
 from ClassScaleSegLib.images.dicom.seg import UsedModel
 from ClassScaleSegLib.scene.checked import checked_structures, note_checked
@@ -175,6 +176,16 @@ def test_next_centres_the_views_where_the_model_was_least_sure(panel, found, uns
     assert least_sure_point(found, LIVER) == pytest.approx(place)
     assert panel.logic.centerViews(found, LIVER) != pytest.approx(place)
     assert panel.logic.centerViews(found, LIVER, leastSure=True) == pytest.approx(place)
+
+
+def test_only_slabs_with_the_structure_are_looked_at_closely(found, unsure, monkeypatch):
+    looked, real = [], np.nan_to_num
+    monkeypatch.setattr(dense_place, "VOXELS_AT_ONCE", 1)
+    monkeypatch.setattr(np, "nan_to_num", lambda array, **more: looked.append(array.size) or real(array, **more))
+    assert least_sure_point(found, LIVER) is not None
+    voxels = labels() == 1
+    slabs, occupied = len(voxels), int(voxels.any(axis=(1, 2)).sum())
+    assert occupied < slabs and len(looked) == occupied + 1, "and once more at the place that was found"
 
 
 def test_the_place_follows_transforms_and_other_grids_are_not_believed(found, unsure):

@@ -82,6 +82,8 @@ def least_sure_point(node: vtkMRMLSegmentationNode, segment_id: str) -> tuple[fl
 
     def doubt(box: Box) -> np.ndarray:
         inside = labels[box] == value
+        if not inside.any():
+            return inside
         found = np.zeros(inside.shape, np.float32)
         found[inside] = 1 - np.clip(np.nan_to_num(here[box][inside], nan=1.0), 0, 1)
         return found
