@@ -54,6 +54,7 @@ def review(panel, folder):
 
 def choose(shown, folder) -> None:
     shown.images.text, shown.segmentations.text = str(folder / "images"), str(folder / "segmentations")
+    shown.segmentations.returnPressed.emit()
     shown.segmentations.editingFinished.emit()
 
 
@@ -349,6 +350,18 @@ def test_several_images_of_one_case_are_no_channels(scene, tmp_path):
     cases, told = find_cases(images, tmp_path / "segmentations")
     assert [case.name for case in cases] == ["c"]
     assert told == f"{images} has several images of a, b. Leave one of each there."
+
+
+def test_files_are_read_again_if_enter_is_pressed_not_if_a_field_is_left(panel, review, folder, tmp_path):
+    (folder / "images" / "c.nii.gz").unlink()
+    for field in (review.images, review.segmentations):
+        field.editingFinished.emit()
+    assert len(rows(review)) == 3
+    review.images.returnPressed.emit()
+    assert len(rows(review)) == 2
+    review.images.text = "~nobody-of-that-name/scans"
+    review.images.editingFinished.emit()
+    assert rows(review) == [] and review.line.text.startswith("~nobody-of-that-name/scans is no folder.")
 
 
 def test_channels_of_a_case_are_in_their_order(scene, tmp_path):

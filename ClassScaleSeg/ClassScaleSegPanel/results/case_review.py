@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ class CaseReview:
         self._held: object = None  # what the open case held when it was loaded or saved
         self._cases: dict[str, CaseFiles] = {}
         self._states: dict[str, ReviewState | None] = {}  # of the files, when they were listed or saved
+        self._listed = ("", "")  # the folders
         self._whole_texts, self._wrapping = WholeTexts(), list[Any]()
         button.connect("clicked(bool)", lambda: self.open())
 
@@ -85,7 +87,8 @@ class CaseReview:
         layout.addWidget(self.line)
         layout.addLayout(buttons)
         for field in (self.images, self.segmentations):
-            field.connect("editingFinished()", self._list)
+            field.connect("returnPressed()", self._list)  # also the same folders again
+            field.connect("editingFinished()", self._list_others)
         self._whole_texts.watch(self.dialog)
         self._list()
         self.dialog.resize(520, 560)
@@ -124,18 +127,33 @@ class CaseReview:
             self.segmentations.text = chosen
             self._list()
 
+    def _folders(self) -> tuple[str, str]:
+        return self.images.text.strip(), self.segmentations.text.strip()
+
+    def _list_others(self) -> None:
+        """List the cases if the folders are others: each file is read, and the fields are left often."""
+        if self._folders() != self._listed:
+            self._list()
+
     def _list(self) -> None:
         """List the cases of both folders."""
+        slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
+        try:
+            self._read_folders()
+        finally:
+            slicer.app.restoreOverrideCursor()
+
+    def _read_folders(self) -> None:
         from ClassScaleSegLib.scene.case_files import find_cases
 
-        images, segmentations = self.images.text.strip(), self.segmentations.text.strip()
+        images, segmentations = self._listed = self._folders()
         self._cases, text = {}, _("Choose both folders. A folder of cases for training has both.")
         if images and segmentations:
             settings = slicer.app.userSettings()
             settings.setValue(_IMAGES, images)
             settings.setValue(_SEGMENTATIONS, segmentations)
             try:
-                cases, text = find_cases(Path(images).expanduser(), Path(segmentations).expanduser())
+                cases, text = find_cases(*(Path(os.path.expanduser(folder)) for folder in (images, segmentations)))
             except (ClassScaleError, OSError) as error:
                 cases, text = [], str(error)
             self._cases = {case.name: case for case in cases}
