@@ -110,6 +110,20 @@ def test_only_what_the_search_shows_is_visited(panel, found):
     panel.results.table.search.text = ""
 
 
+def test_a_structure_that_nobody_has_chosen_is_not_marked_if_the_search_hides_the_chosen_one(panel, found, monkeypatch):
+    told = []
+    monkeypatch.setattr(slicer.util, "infoDisplay", lambda text, **more: told.append(text))
+    assert visit(panel) == LIVER
+    panel.results.table.search.text = "spl"
+    panel.ui.checkedButton.click()
+    assert len(told) == 1 and checked_structures(found) == []
+    panel.results.table.search.text = ""
+    assert visit(panel) == LIVER, "the first one that the search shows"
+    panel.results.table.search.text = "live"
+    assert panel.results.table.current() == LIVER
+    panel.results.table.search.text = ""
+
+
 def test_without_confidence_the_order_is_that_of_the_table(scene, panel):
     drawn = segmentation(scene, "Drawn")
     select(panel.ui.resultSelector, drawn)

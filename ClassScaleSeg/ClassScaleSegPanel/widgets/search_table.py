@@ -213,10 +213,12 @@ class SearchTable:
         self.view.viewport().update()
 
     def filter(self, text: str) -> None:
-        """Show the rows that contain every word of ``text``, in any order."""
-        words = [re.escape(word) for word in text.lower().split()]
+        """Show the rows that contain every word of ``text``, in any order. If the current one is hidden, none is."""
+        key, words = self.current(), [re.escape(word) for word in text.lower().split()]
         # from the beginning of a row only: one that lacks a word would be searched again from each of its letters
         self.proxy.setFilterRegularExpression("(?s)^" + "".join(f"(?=.*{word})" for word in words) if words else "")
+        if key and self.current() != key:  # Qt goes on to another row, which nobody has chosen
+            self.view.setCurrentIndex(qt.QModelIndex())
 
     def shown(self) -> list[str]:
         """Return the keys of the rows that match the search, in the order of the table."""
