@@ -251,6 +251,19 @@ def test_what_the_segment_editor_alone_has_changed_is_no_result_of_a_model_any_m
     assert read_notes(file) == CaseNotes()
 
 
+def test_a_case_of_which_nothing_is_left_keeps_its_grid_and_its_empty_structures(panel, review, folder):
+    file = folder / "segmentations" / "a.seg.nrrd"
+    open_row(review, "a")
+    shared = panel.state.node.GetSegmentation().GetSegment(LIVER).GetRepresentation("Binary labelmap")
+    shared.Initialize()  # as Slicer's own label map of segments that have been erased
+    panel.logic.noteChecked(panel.state.node, LIVER)
+    review.save_button.click()
+    again = Segmentation.from_image(file)
+    assert again.geometry == result().geometry and not again.labels.any()
+    assert [label.name for label in again.table.foreground] == [one.name for one in result().table.foreground]
+    assert rows(review)[0][1] == "0/0"
+
+
 def test_a_segmentation_under_a_transform_is_not_saved_without_it(panel, review, folder, monkeypatch):
     told = []
     monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **more: told.append(text))

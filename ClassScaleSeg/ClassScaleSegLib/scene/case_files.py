@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode, vtkMRMLScene, vtkMRMLSegmentationNode
 
     from ..images.counts import LabelVolume
+    from ..images.geometry import Geometry
 
 _MOST_NAMES = 3  # that a sentence names
 
@@ -59,13 +60,15 @@ class OpenedCase(NamedTuple):
     :ivar volumes: one for each channel.
     :ivar notice: a sentence, if the image is on another grid; otherwise "".
     :ivar segmentation: has names, codes and colours of the segments in the file, confidences, and what was checked.
-    :ivar voxels: how many each label value had in the file when it was loaded.
+    :ivar grid: of the file when it was loaded.
+    :ivar voxels: how many each label value had in it.
     :ivar stamp: size in bytes and time in ns of the file when it was loaded or saved; ``None``: it was not there.
     """
 
     files: CaseFiles
     volumes: tuple[vtkMRMLScalarVolumeNode, ...]
     segmentation: vtkMRMLSegmentationNode
+    grid: Geometry
     voxels: dict[int, int]
     stamp: tuple[int, int] | None
     notice: str = ""
@@ -136,7 +139,7 @@ def open_case(scene: vtkMRMLScene, files: CaseFiles) -> OpenedCase:
     names = files.segmentation.name, files.images[0].name
     apart = not is_on_grid(volumes[0], found.geometry)
     notice = f"{names[0]} is on another grid than {names[1]}. Do they belong together?" if apart else ""
-    return OpenedCase(files, volumes, node, _voxels(rows), stamp, notice)
+    return OpenedCase(files, volumes, node, found.geometry, _voxels(rows), stamp, notice)
 
 
 def changed_elsewhere(case: OpenedCase) -> bool:
@@ -166,7 +169,7 @@ def save_case(case: OpenedCase) -> OpenedCase:
     corrected = corrected_structures(node)
     looked_at = corrected or checked_structures(node) or (before.unchecked and _is_edited(case))
     notes = CaseNotes(tuple(dict.fromkeys((*before.corrected, *corrected))), () if looked_at else before.unchecked)
-    save_segmentation(node, file, notes=notes.fields())
+    save_segmentation(node, file, notes=notes.fields(), empty_grid=case.grid)
     return case._replace(stamp=_stamp(file))
 
 

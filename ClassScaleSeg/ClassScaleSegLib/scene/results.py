@@ -29,7 +29,7 @@ from .corrected import forget_corrected
 from .dicom import save_dicom
 from .hiding import bring_back, stand_in_no_longer
 from .segmentation_node import fill_segmentation_node
-from .segmentation_reader import Counted, Opened, segmentation_of
+from .segmentation_reader import Counted, Opened, labels_of, open_segmentation, segmentation_of
 from .volume import Region, grid, uncrop
 
 if TYPE_CHECKING:
@@ -222,6 +222,7 @@ def save_segmentation(
     path: str | Path,
     tell: Callable[[str], object] = logging.info,
     notes: Mapping[str, str] = MappingProxyType({}),
+    empty_grid: Geometry | None = None,
 ) -> bool:
     """Save a segmentation node to a file, and replace the file if there is one.
 
@@ -229,6 +230,7 @@ def save_segmentation(
         :func:`~.dicom.save_dicom` does.
     :param tell: called with each sentence on a DICOM file that the user should see.
     :param notes: fields of the header of a ``.seg.nrrd`` that the library's writer writes.
+    :param empty_grid: the grid of a ``.seg.nrrd`` of segments without a voxel; ``None``: Slicer's writer chooses one.
     :returns: ``True`` if the library's writer was used, which takes about a second for hundreds of segments: for a
         ``.seg.nrrd`` of segments with label maps on one grid, and for DICOM. Anything else is left to Slicer's writer.
     :raises OutputError: if the file cannot be written.
@@ -237,6 +239,9 @@ def save_segmentation(
     import slicer
 
     result = segmentation_of(node)
+    if result is None and empty_grid is not None and open_segmentation(node) is None:
+        nothing = np.zeros(empty_grid.size[::-1], np.uint16)
+        result = Segmentation(nothing, labels_of(node), empty_grid), []
     if str(path).lower().endswith((DICOM_SUFFIX, RTSTRUCT_SUFFIX)):
         if not node.GetSegmentation().GetNumberOfSegments():
             raise OutputError(f"{node.GetName()} has no structure, so there is nothing to save.")
