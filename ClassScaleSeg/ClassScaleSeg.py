@@ -378,17 +378,17 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
     def noteChecked(self, segmentationNode: vtkMRMLSegmentationNode, segmentID: str, checked: bool = True) -> None:
         """Note that somebody has checked a segment, or that it has to be checked again.
 
-        It is Slicer's status of the segment, "Completed", which scenes and files keep.
+        It is Slicer's status of the segment, "Completed", which scenes and files keep. Of a sequence, the frame that is
+        shown has it.
 
         :raises ClassScaleSegLib.ImageError: if there is no such segment.
         """
         from ClassScaleSegLib.errors import ImageError
-        from ClassScaleSegLib.scene.checked import note_checked
+        from ClassScaleSegLib.scene.checked import mark_checked
 
-        segment = segmentationNode.GetSegmentation().GetSegment(segmentID)
-        if segment is None:
+        if segmentationNode.GetSegmentation().GetSegment(segmentID) is None:
             raise ImageError(f"{segmentationNode.GetName()} has no segment {segmentID}.")
-        note_checked(segment, checked)
+        mark_checked(segmentationNode, segmentID, checked)
 
     def compare(self, reference: vtkMRMLSegmentationNode, other: vtkMRMLSegmentationNode) -> "Comparison":
         """Compare two segmentations, whoever made them: Dice and both volumes of each structure.

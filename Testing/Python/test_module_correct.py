@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ClassScaleSegLib.images.dicom.seg import UsedModel
 from ClassScaleSegLib.scene import correction
+from ClassScaleSegLib.scene.checked import checked_structures
 from ClassScaleSegLib.scene.confidence import confidence_of, note_confidence
 from ClassScaleSegLib.scene.correction import STRUCTURE, correction_in
 from ClassScaleSegLib.scene.dicom import remember_origin
@@ -255,6 +256,21 @@ def test_a_frame_of_a_sequence_is_corrected_and_listed(panel, frames):
     assert panel.results.text.startswith("liver is corrected") and browser.GetSelectedItemNumber() == 0
     after = f"{np.count_nonzero((labels() == 0) | (labels() == 1)) / 1000:.3f}"
     assert [row for row in shown(panel.results.table) if row[0] == "liver"] == [["liver", after, MARK]]
+
+
+def test_a_frame_of_a_sequence_keeps_which_structures_are_checked(panel, frames):
+    node, browser, _volume = frames
+    select(panel.ui.resultSelector, node)
+    click(panel, "liver")
+    panel.ui.checkedButton.click()
+    go_to(browser, 1)
+    assert checked_structures(node) == []
+    go_to(browser, 0)
+    assert checked_structures(node) == [LIVER]
+    panel.logic.noteChecked(node, LIVER, False)
+    go_to(browser, 2)
+    go_to(browser, 0)
+    assert checked_structures(node) == []
 
 
 def out_of_memory(*given, **more):

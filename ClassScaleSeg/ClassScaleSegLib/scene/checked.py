@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..images.seg_nrrd import CHECKED, NOT_CHECKED, STATUS_TAG
 from .confidence import confidence_of
+from .sequence import shown_frame
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLSegmentationNode, vtkSegment
@@ -37,6 +38,14 @@ def note_checked(segment: vtkSegment, checked: bool = True) -> None:
     False
     """
     segment.SetTag(STATUS_TAG, CHECKED if checked else NOT_CHECKED)
+
+
+def mark_checked(node: vtkMRMLSegmentationNode, segment_id: str, checked: bool = True) -> None:
+    """Note of a segment of a node that it has been checked, or has to be again; of a sequence, in the frame shown."""
+    for each in (node, shown_frame(node)):
+        segment = None if each is None else each.GetSegmentation().GetSegment(segment_id)
+        if segment is not None:
+            note_checked(segment, checked)
 
 
 def checked_structures(node: vtkMRMLSegmentationNode) -> list[str]:

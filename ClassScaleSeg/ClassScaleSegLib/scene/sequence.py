@@ -35,6 +35,19 @@ def shown_item(node: vtkMRMLSegmentationNode) -> str:
     return str(sequence.GetNthIndexValue(number))
 
 
+def shown_frame(node: vtkMRMLSegmentationNode) -> vtkMRMLSegmentationNode | None:
+    """Return the node in a sequence that another one shows now; ``None`` if that shows no frame of its own.
+
+    What is changed on the shown node alone is gone as soon as another frame is shown.
+    """
+    browser = browser_of(node)
+    try:
+        item = shown_item(node)
+    except ImageError:
+        return None
+    return browser.GetSequenceNode(node).GetDataNodeAtValue(item) if browser is not None else None
+
+
 @contextmanager
 def item_to_change(node: vtkMRMLSegmentationNode, item: str) -> Iterator[vtkMRMLSegmentationNode]:
     """Yield a node with the contents of a frame. What the ``with`` block changes there is put into that frame alone.

@@ -56,7 +56,7 @@ class Review:
 
     def _check(self) -> None:
         """Mark the current structure and go on, or remove its mark."""
-        from ClassScaleSegLib.scene.checked import is_checked, note_checked
+        from ClassScaleSegLib.scene.checked import is_checked, mark_checked
 
         node, key = self._state.node, self._table.current()
         segment = None if node is None or not key else node.GetSegmentation().GetSegment(key)
@@ -64,7 +64,7 @@ class Review:
             tell(_("To mark a structure as checked, click it in the table below."), _("Checked"))
             return
         again = is_checked(segment)
-        note_checked(segment, not again)
+        mark_checked(node, key, not again)
         if again:
             self.render()
             self._say(_("{name} is no longer marked as checked.").format(name=segment.GetName()))
