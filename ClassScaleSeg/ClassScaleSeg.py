@@ -163,6 +163,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Select another volume if that was the selected one."""
         self.panel.select_volume()
         self.panel.look_again()
+        self.panel.results.colors.render()  # of the confidence of each voxel, if it was that
 
     def onNodeAdded(self, caller: "vtkMRMLScene", event: str) -> None:
         """Look whether a new volume is a channel, or a new segmentation a reference."""

@@ -265,10 +265,29 @@ def test_removing_the_volume_ends_the_map(scene, panel, found, unsure, views):
     choose(panel, "Unsure voxels")
     scene.RemoveNode(unsure)
     application.processEvents()
-    panel.results.follow()
     assert foregrounds(views) == before and found.GetDisplayNode().GetVisibility2DFill()
     assert panel.ui.colorsComboBox.findText("Unsure voxels") == -1
     assert panel.ui.colorsComboBox.currentText == "Structures" and not panel.ui.colorsWidget.isHidden()
+
+
+def test_removing_the_segmentation_ends_its_map(scene, panel, found, unsure, views):
+    before = foregrounds(views)
+    panel.results.follow()
+    choose(panel, "Unsure voxels")
+    scene.RemoveNode(found)
+    application.processEvents()
+    assert foregrounds(views) == before and not unsure.GetDisplayNode().GetApplyThreshold()
+
+
+def test_a_foreground_does_not_come_back_after_another_one_was_chosen(scene, panel, found, unsure, views):
+    assert panel.logic.showConfidenceMap(found)
+    ct = add_volume(np.zeros(SHAPE, np.int16), "CT 2")
+    for view in views:
+        view.SetForegroundVolumeID(ct.GetID())
+    panel.results.follow()
+    scene.RemoveNode(ct)
+    panel.results.follow()
+    assert [view.GetForegroundVolumeID() for view in views] == [None, None], "nor the PET"
 
 
 def test_a_run_without_confidence_forgets_the_volume_of_the_one_before(found, unsure):

@@ -64,15 +64,27 @@ def show_confidence_map(node: vtkMRMLSegmentationNode, on: bool = True) -> bool:
 
 
 def follow_confidence_maps(scene: vtkMRMLScene | None) -> None:
-    """Bring colours and outlines up to date after a scene was loaded, or a slice view was changed elsewhere."""
-    for view in _views(scene):
-        if view.GetAttribute(_OPACITY_BEFORE) is not None and _foreground(view) is None:
-            _give_back(view)  # the volume was removed
+    """Bring all up to date after a scene was loaded, a node was removed, or a slice view was changed elsewhere."""
+    if scene is not None and scene.IsBatchProcessing():
+        return  # it is loaded or closed, and what belongs together is not all there
+    owned = set()
     for node in _nodes(scene, "vtkMRMLSegmentationNode"):
         volume, shown = confidence_volume(node), shows_confidence_map(node)
         if volume is not None:
             _color(volume, shown)
+            owned.add(volume.GetID())
         _outline(node, shown)
+    for view in _views(scene):
+        volume = _foreground(view)
+        if view.GetAttribute(_OPACITY_BEFORE) is None:
+            continue
+        if volume is not None and not _is_map(volume):
+            _forget(view)  # somebody has chosen another foreground
+        elif volume is None or volume.GetID() not in owned:
+            _give_back(view)  # the volume or its segmentation was removed
+    for volume in _nodes(scene, "vtkMRMLScalarVolumeNode"):
+        if volume.GetID() not in owned and _is_map(volume):
+            _color(volume, False)
 
 
 def _views(scene: vtkMRMLScene | None) -> list[vtkMRMLSliceCompositeNode]:
@@ -103,6 +115,10 @@ def _give_back(view: vtkMRMLSliceCompositeNode) -> None:
     before = view.GetNodeReference(_BEFORE)
     view.SetForegroundVolumeID(None if before is None else before.GetID())
     view.SetForegroundOpacity(min(1.0, max(0.0, _number(view.GetAttribute(_OPACITY_BEFORE)))))
+    _forget(view)
+
+
+def _forget(view: vtkMRMLSliceCompositeNode) -> None:
     view.RemoveNodeReferenceIDs(_BEFORE)
     view.RemoveAttribute(_OPACITY_BEFORE)
 
