@@ -209,6 +209,19 @@ def test_a_comparison_that_could_write_nothing_leaves_nothing_behind(drawn, mode
     assert list(home.iterdir()) == []
 
 
+def test_a_table_that_cannot_be_written_costs_no_segmentation(drawn, model, home, tmp_path, monkeypatch, capsys):
+    table = tmp_path / "tables" / "all.csv"
+    words = [drawn.folder, "-m", model, "-o", table]
+    with monkeypatch.context() as patch:
+        patch.setattr(Report, "case", lambda *case: table.parent.write_text("a file where a folder was to be"))
+        assert run(*words) == ExitCode.OUTPUT
+    said = capsys.readouterr().err
+    assert "all.csv cannot be written" in said and " is kept for 7 days" in said
+    table.parent.unlink()
+    assert run(*words) == 0 and "Of 2 segmentations, 2 are there already." in capsys.readouterr().err
+    assert table.is_file() and list(home.iterdir()) == []
+
+
 def test_another_model_of_the_same_name_segments_again(drawn, model, write_model, tmp_path, monkeypatch, capsys):
     words = [drawn.folder, "-m", model, "--results", tmp_path / "results"]
     assert len(segmented_until(2, monkeypatch, *words)) == 2
