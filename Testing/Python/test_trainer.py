@@ -24,6 +24,7 @@ from classscale_training.nnunet.trainer import ClassScaleTrainer
 from classscale_training.nnunet.trainer_variants import ClassScaleTrainer_5epochs, ClassScaleTrainer_NoMirroring
 from ClassScaleSegLib import open_model, segment
 from ClassScaleSegLib.errors import LabelTableError, ModelError, OutputError
+from ClassScaleSegLib.process.exit_codes import ExitCode
 from nnunetv2.inference import predict_from_raw_data, sliding_window_prediction
 from tiny_nnunet import CONFIGURATION, PLANS, TRAINER, add_tiny_configuration, set_environment, write_trainer
 
@@ -343,6 +344,18 @@ def test_a_trainer_that_brings_its_optimiser_keeps_it(root, capsys):
     again.load_checkpoint(str(file))
     file.unlink()
     assert type(again.optimizer) is torch.optim.Adam and "checkpoint" not in capsys.readouterr().out
+
+
+def test_a_trainer_of_the_user_may_take_its_arguments_in_any_order_as_with_nnunet(root, capsys):
+    (root / "shim" / "mine.py").write_text(
+        "from classscale_training.nnunet.trainer import ClassScaleTrainer\n"
+        "class Mine(ClassScaleTrainer):\n"
+        "    def __init__(self, plans, configuration, fold, device, dataset_json):\n"
+        "        super().__init__(plans, configuration, fold, dataset_json, device)\n"
+    )
+    command = ["validate", str(DATASET), CONFIGURATION, "0", "-tr", "Mine", "-device", "cpu"]
+    assert main(command) == ExitCode.MODEL
+    assert "has no checkpoint_final.pth to validate" in capsys.readouterr().err
 
 
 def test_the_command_trains_with_adamw_and_goes_on(root, capsys):

@@ -56,7 +56,9 @@ def _train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None)
     plans["continue_training"] = options.c
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.cuda.amp.GradScaler")  # nnU-Net makes one before it knows the device
-        trainer = make(plans, options.configuration, fold, dataset, rank.device)
+        trainer = make(
+            plans=plans, configuration=options.configuration, fold=fold, dataset_json=dataset, device=rank.device
+        )
     if options.optimizer is not None:
         refuse_optimizer(type(trainer))
         trainer.optimizer_name, trainer.initial_lr = options.optimizer, RATES[options.optimizer]
