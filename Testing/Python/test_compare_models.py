@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 import time
 import weakref
 from dataclasses import replace
@@ -178,6 +179,25 @@ def test_without_a_folder_an_unfinished_comparison_goes_on_where_it_stopped(draw
     capsys.readouterr()
     assert run(*words) == 0 and capsys.readouterr().out.startswith("Toy atlas, 120 classes: b (4 of 4)\nstructure ")
     assert list(home.iterdir()) == []
+
+
+def test_a_comparison_of_other_cases_or_with_another_drawing_disturbs_none(drawn, model, home, tmp_path, monkeypatch):
+    words = ["-i", drawn.images, "-m", model]
+    segmented_until(2, monkeypatch, *words, "-s", drawn.segmentations)
+    (kept,) = home.iterdir()
+    there = {file: file.stat().st_mtime_ns for file in kept.rglob("*")}
+    shutil.copytree(drawn.segmentations, tmp_path / "of somebody else")
+    meanwhile = []
+
+    def begin(report: Report, done: int, total: int, what: str) -> None:
+        if not meanwhile:
+            meanwhile.append(None)
+            meanwhile[0] = run(*words, "-s", tmp_path / "of somebody else")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Report, "case", begin)
+        assert run(*words, "-s", drawn.segmentations, "--cases", "b") == 0 and meanwhile == [0]
+    assert {file: file.stat().st_mtime_ns for file in kept.rglob("*")} == there and list(home.iterdir()) == [kept]
 
 
 def test_a_comparison_that_nobody_goes_on_with_is_removed_after_a_week(drawn, model, home, monkeypatch):

@@ -64,7 +64,7 @@ def check_cases(
 ) -> CheckedCases:
     """Read the headers of images, and what is drawn.
 
-    :param model: one of the models; all read images in the same way.
+    :param model: one of the models. What another one alone refuses, as nibabel and ITK do, is said when it reads it.
     :param table: names of the labels of the segmentations, instead of their own.
     :param tell: called with what is wrong with a case.
     """

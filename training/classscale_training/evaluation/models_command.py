@@ -76,7 +76,7 @@ def _compare(options: argparse.Namespace, report: Report) -> int:
         report.line(f"{first} and {second} have no class in common.")
     cases, faults = _cases(images, segmentations, channels, options.cases, report)
     checked = _checked(cases, models, table, report)
-    with _results(kept, images, models, report) as room:
+    with _results(kept, (images, segmentations), models, options.cases, report) as room:
         compared = compare_models(
             models, checked.cases, room.folder, table, options.overwrite, report.case, report.line
         )
@@ -114,9 +114,17 @@ def _checked(
 
 
 @contextmanager
-def _results(kept: Path | None, images: Path, models: Sequence[Candidate], report: Report) -> Iterator[Room]:
+def _results(
+    kept: Path | None,
+    folders: tuple[Path, Path],
+    models: Sequence[Candidate],
+    cases: Sequence[str] | None,
+    report: Report,
+) -> Iterator[Room]:
     """Yield the folder for what models find: that which the user has named, or one that is emptied at the end.
 
+    :param folders: of the images, and of what is drawn.
+    :param cases: as of :func:`.unfinished`.
     :raises Busy: if another process uses it.
     """
     if kept is not None:
@@ -124,7 +132,7 @@ def _results(kept: Path | None, images: Path, models: Sequence[Candidate], repor
             yield Room(kept)
         return
     paths = [Path(source.path) for model in models for source in model.found().sources]
-    with unfinished(images, paths) as room:
+    with unfinished(*folders, paths, cases) as room:
         try:
             yield room
         finally:

@@ -6,6 +6,7 @@ What was cancelled or killed is there for the next try, for a week: it may be of
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -43,20 +44,25 @@ class Room:
 
 
 @contextmanager
-def unfinished(images: Path, models: Iterable[Path]) -> Iterator[Room]:
-    """Yield a room for what models find, always the same for the same images and models, and empty it at the end.
+def unfinished(
+    images: Path, segmentations: Path, models: Iterable[Path], cases: Iterable[str] | None = None
+) -> Iterator[Room]:
+    """Yield a room for what models find, always the same for the same comparison, and empty it at the end.
 
     It is kept if the block ends by an error or a signal, or leaves the attribute ``done`` false. What no comparison has
     touched for a week is removed. If the data folder of this user cannot be written, the room is a temporary one.
 
     :param images: the folder of the images.
+    :param segmentations: the folder of what is drawn: that of somebody else is another comparison.
     :param models: their files and folders.
-    :raises Busy: if another process compares the same models on the same images.
+    :param cases: the names of those that are compared; ``None``: all that are drawn.
+    :raises Busy: if another process makes the same comparison.
     """
     root = data_folder() / _FOLDER
     _sweep(root)
-    words = "\n".join(str(path.resolve()) for path in (images, *models))
-    lasting, folder = True, root / hashlib.sha256(words.encode(errors="surrogateescape")).hexdigest()[:16]
+    paths = [str(path.resolve()) for path in (images, segmentations, *models)]
+    words = json.dumps([paths, None if cases is None else sorted(cases)])
+    lasting, folder = True, root / hashlib.sha256(words.encode()).hexdigest()[:16]
     with ExitStack() as stack:
         try:
             refuse_unwritable_folder(folder / _LOCK)
