@@ -17,6 +17,7 @@ import pytest
 
 pytest.importorskip("nnunetv2")
 from classscale_training import commands  # noqa: E402
+from classscale_training.evaluation import unfinished  # noqa: E402
 from classscale_training.evaluation.drawn_cases import without_common_classes  # noqa: E402
 from classscale_training.evaluation.model_results import Candidate  # noqa: E402
 from classscale_training.evaluation.models_report import Report  # noqa: E402
@@ -208,6 +209,17 @@ def test_a_comparison_that_nobody_goes_on_with_is_removed_after_a_week(drawn, mo
             os.utime(file, (0, time.time() - days * 24 * 3600))
         assert run(drawn.folder, "-m", model, "-m", "toy-120", "--cases", "a") == 0
         assert list(home.iterdir()) == [kept] * there
+
+
+def test_where_nobody_can_tell_what_is_locked_a_comparison_is_removed_after_a_week(drawn, model, home, monkeypatch):
+    segmented_until(2, monkeypatch, drawn.folder, "-m", model)
+    (kept,) = home.iterdir()
+    for file in (kept, *kept.rglob("*")):
+        os.utime(file, (0, time.time() - 8 * 24 * 3600))
+    for held, there in ((True, [kept]), (None, [])):  # None: its file system has no locks
+        monkeypatch.setattr(unfinished, "is_locked", lambda lock, held=held: held)
+        assert run(drawn.folder, "-m", model, "--cases", "a") == 0
+        assert list(home.iterdir()) == there
 
 
 def test_a_home_that_cannot_be_written_keeps_nothing(drawn, model, home, capsys):

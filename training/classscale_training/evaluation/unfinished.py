@@ -81,10 +81,10 @@ def unfinished(
 
 
 def _sweep(root: Path) -> None:
-    """Remove what was left behind, unless a process works on it."""
+    """Remove what was left behind, unless a process works on it. Some file systems cannot tell, and have no locks."""
     oldest = time.time() - DAYS * 24 * 3600
     with suppress(OSError):
         for entry in os.scandir(root):
-            if entry.is_dir(follow_symlinks=False) and is_locked(Path(entry, _LOCK)) is False:
+            if entry.is_dir(follow_symlinks=False) and not is_locked(Path(entry, _LOCK)):
                 if max(file.stat().st_mtime for file in (Path(entry), *Path(entry).rglob("*"))) < oldest:
                     shutil.rmtree(entry, ignore_errors=True)
