@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import SimpleITK as sitk
 from child_stand_in import StandInChild
-from ClassScaleSegLib import Segmentation
+from ClassScaleSegLib import ClassScaleError, Segmentation
 from ClassScaleSegLib.models.summary import summarize
 from ClassScaleSegLib.process import Event
 from ClassScaleSegLib.process import training as process_module
@@ -22,6 +23,7 @@ from test_module_compare import panel, scene, told  # noqa: F401
 from ClassScaleSegPanel.install import packages
 from ClassScaleSegPanel.training import choices as choices_module
 from ClassScaleSegPanel.training.choices import ComparedModels, compared_models
+from ClassScaleSegPanel.training.words import panel_words
 from ClassScaleSegPanel.widgets import saving
 
 FIGURES = b"Case,Other,Name,Dice\n"
@@ -215,6 +217,21 @@ def test_a_closed_dialog_opens_at_the_end_with_the_table(compare, child):
     child[0].finish()
     compare.poll()
     assert compare.dialog is not None and len(shown(compare.comparison)) == 3 and compare.save_button.enabled
+
+
+def test_what_the_command_says_of_its_options_is_said_of_the_dialog():
+    pytest.importorskip("nnunetv2")
+    from classscale_training.evaluation import model_results
+    from classscale_training.evaluation.case_checks import CheckedCases
+
+    with pytest.raises(ClassScaleError) as found:
+        CheckedCases().refuse_if_unknown([])
+    assert panel_words(str(found.value)).endswith(
+        "Give the structures the names that a model has for them, and save the cases again, or choose other models."
+    )
+    replaced = "Run the same command again: it segments the cases with the new one."
+    assert replaced in re.sub(r'"\s+f?"', "", Path(model_results.__file__).read_text())
+    assert panel_words(replaced) == "Press Compare again: it segments the cases with the new one."
 
 
 def test_it_can_be_cancelled_and_a_new_comparison_forgets_the_last_one(compare, child):

@@ -45,12 +45,16 @@ def panel_words(fault: str) -> str:
         "Choose a folder with a shorter path (-o or --work), or give the cases shorter names.": _(
             "Choose a folder with a shorter path for the new model, or give the cases shorter names."
         ),
+        "If they have other names, name them in a label table (--labels).": _(
+            "Give the structures the names that a model has for them, and save the cases again, or choose other models."
+        ),
         ", or name --trainer ClassScaleTrainer_Primus, which trains 1000 epochs.": ".",
         # the rest of these sentences is English in every language
         "or choose another folder (-o or --work)": "or choose another file for the new model",
         "name them all with --channels": "choose a model that takes as many",
         "Name a label table with --labels, or put": "Put",
         "train the fold all": f'do not tick "{keep_a_fifth()}"',
+        "Run the same command again: it segments": "Press " + _("Compare") + " again: it segments",
         "run the same command again: it goes on there": "press " + _("Start") + ": it goes on there",
     }
     for option, texts in (("--missing", missing_texts()), ("--overlap", overlap_texts())):

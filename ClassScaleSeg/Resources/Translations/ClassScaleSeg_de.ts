@@ -7874,6 +7874,14 @@
         <translation>Wählen Sie ein anderes Modell, mit dem begonnen wird.</translation>
     </message>
     <message>
+        <source>Compare</source>
+        <translation>Vergleichen</translation>
+    </message>
+    <message>
+        <source>Give the structures the names that a model has for them, and save the cases again, or choose other models.</source>
+        <translation>Geben Sie den Strukturen die Namen, die sie in einem Modell haben, und speichern Sie die Fälle neu, oder wählen Sie andere Modelle.</translation>
+    </message>
+    <message>
         <source>It is not in the image</source>
         <translation>Sie ist nicht im Bild</translation>
     </message>
