@@ -236,6 +236,25 @@ def test_results_that_nobody_has_changed_are_left_out(tmp_path, monkeypatch):
     assert [file.name for file in found.glob("[!.]*")] == ["a.seg.nrrd"]
 
 
+def test_if_nobody_has_changed_any_the_refusal_is_of_the_segmentations_and_not_of_the_folder(
+    tmp_path, monkeypatch, capsys
+):
+    training = Training(tmp_path)
+    training.case("a", {1: "lesion"})
+    monkeypatch.setattr("classscale_training.data.collect.cases.models_of_unchanged", lambda *case: ("toy-120",))
+    found = tmp_path / "found"
+    fill = ["fill", str(training.folder), "-m", "toy-120", "-o", str(found), "--corrected", *DEVICE]
+    assert commands.main(fill) == ExitCode.LABELS
+    said = capsys.readouterr().err
+    assert (
+        "as toy-120 made them" in said and f"No segmentation in {training.segmentations} is left to be filled." in said
+    )
+    monkeypatch.setenv("nnUNet_raw", str(training.raw))
+    collect = ["collect", str(training.folder), "-d", "300", "--channels", "CT", "--corrected", "--under", str(found)]
+    assert commands.main(collect) == ExitCode.LABELS
+    assert "is left to be collected." in capsys.readouterr().err
+
+
 def test_cases_with_more_images_than_the_model_takes_are_refused(tmp_path, capsys):
     training = Training(tmp_path)
     for case in "ab":

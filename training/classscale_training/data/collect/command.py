@@ -101,7 +101,7 @@ def collect(
     cases, findings = pair_cases(images, segmentations, max(1, len(channels)))
     cases, told = without_unchanged(cases, options.corrected)
     findings += told
-    if options.under is not None:
+    if options.under is not None and cases:
         cases, told = with_under(cases, options.under)
         findings += told
     if not cases and not any(finding.error for finding in findings):

@@ -10,7 +10,7 @@ from ClassScaleSegLib.commands.cases import Case as CaseToSegment
 from ClassScaleSegLib.commands.cohort_job import CohortJob, segment_here
 from ClassScaleSegLib.commands.job_models import completed_job, find_models
 from ClassScaleSegLib.commands.reporting import TerminalReporter
-from ClassScaleSegLib.errors import ClassScaleError, OutputError
+from ClassScaleSegLib.errors import ClassScaleError, LabelTableError, OutputError
 from ClassScaleSegLib.files import refuse_unwritable_folder
 from ClassScaleSegLib.labels.table import LabelTable
 from ClassScaleSegLib.options import Options
@@ -79,7 +79,9 @@ def fill(
     models = find_models(job)
     cases, findings = pair_cases(images, segmentations, models.channels, ANOTHER_MODEL)
     if corrected:
-        cases = without_unchanged(cases, True)[0]  # collect says which these are
+        cases, told = without_unchanged(cases, True)  # collect says which these are, if others are left
+        if not cases and not any(finding.error for finding in findings):
+            findings += [*told, Finding(f"No segmentation in {segmentations} is left to be filled.", LabelTableError)]
     if not any(finding.error for finding in findings):  # else these are quicker to mend
         findings += [found for case in cases if isinstance(found := survey_case(names, case), Finding)]
     report(str(segmentations), findings)
