@@ -11,11 +11,15 @@ import classscale_training.processes.launch  # noqa: F401
 _prepare = spawn.prepare
 
 
-def _prepare_with_environment(data: dict[str, Any]) -> None:
+def _prepare_with_surroundings(data: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(data["environment"])
+    for number, stream in enumerate(data["streams"], 1):
+        os.dup2(stream, number)
+        os.close(stream)
     _prepare(data)
 
 
-spawn.prepare = _prepare_with_environment  # else, the processes had the environment of their server
+# else, the processes had the environment of their server, and wrote what is for the test in which that was started
+spawn.prepare = _prepare_with_surroundings
 gc.freeze()  # otherwise, each process copies all of it when it collects garbage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -88,6 +89,19 @@ def test_two_processes_are_continued_after_one_was_killed_and_validate_as_one_do
 
 def test_a_process_ends_well_while_gloo_frees_a_tensor():
     launch(free_a_tensor_while_the_process_ends, (), 2, "cpu")
+
+
+def test_forked_processes_write_where_their_test_reads(tmp_path, monkeypatch):
+    fork_trainings(monkeypatch)  # now there is a server, with what was standard output when it was started
+    kept = os.dup(1)
+    with (tmp_path / "output").open("w") as output:
+        os.dup2(output.fileno(), 1)
+        try:
+            launch(print, ("is here",), 2, "cpu")
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+    assert (tmp_path / "output").read_text().count("is here") == 2
 
 
 def test_no_more_processes_are_started_under_torchrun(monkeypatch):
