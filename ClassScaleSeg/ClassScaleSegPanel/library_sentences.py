@@ -766,6 +766,7 @@ SENTENCES = (
     _("{file} has no object 'configurations': these are not plans of nnU-Net v2."),
     _("{file} has no object 'labels' such as {example}."),
     _("{file} has no object {key}."),
+    _("{file} has no segments."),
     _("{file} has no version: the bundle is damaged; get it again."),
     _("{file} has no {keyword}, so it is no complete structure set. Export it again."),
     _("{file} has no {what}, to which a DICOM segmentation must refer. {other_format}"),

@@ -193,6 +193,16 @@ def test_a_case_that_cannot_be_read_leaves_the_open_one(panel, review, folder, m
     assert "b.seg.nrrd" in told[1] and counted() == before
 
 
+def test_a_case_that_cannot_be_opened_does_not_stop_the_way_to_the_next(panel, review, folder, monkeypatch):
+    told = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **more: told.append(text))
+    open_row(review, "a")
+    (folder / "segmentations" / "b.seg.nrrd").write_bytes(b"NRRD0004\ntype: uint8\n")
+    review.next_button.click()
+    application.vtk_messages.clear()
+    assert panel.state.node.GetName() == "c segmentation" and len(told) == 1 and "b.seg.nrrd" in told[0]
+
+
 def test_a_file_that_cannot_be_saved_is_told_and_stays(panel, review, folder, monkeypatch):
     told = []
     monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **more: told.append(text))
@@ -399,6 +409,9 @@ def test_the_state_is_told_by_the_header_alone(tmp_path):
     odd = header.replace(b"Confidence:0.5500", b"Confidence:nan").replace(b"Segment1_Tags:=", b"Segment1_Tags:=a|b::|")
     file.write_bytes(odd + b"\n\n")
     assert review_state(file) == ReviewState(3, 0, 0.8)
+    file.write_bytes(header.partition(b"Segment0")[0] + b"\n")
+    with pytest.raises(ImageError, match=r"a.seg.nrrd has no segments"):
+        review_state(file)
     file.write_bytes(header.replace(b"NRRD", b"JUNK"))
     with pytest.raises(ImageError, match=r"a.seg.nrrd is no NRRD file"):
         review_state(file)

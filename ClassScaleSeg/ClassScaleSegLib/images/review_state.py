@@ -29,9 +29,12 @@ class ReviewState(NamedTuple):
 def review_state(file: Path) -> ReviewState:
     """Return how far the review of a ``.seg.nrrd`` is. Only its header is read.
 
-    :raises ImageError: if it cannot be read, or is no NRRD file.
+    :raises ImageError: if it cannot be read, is no NRRD file, or has no segments.
     """
-    found = [_tags(one) for one in _segments(file) if _has_voxels(one.get("Extent", ""))]
+    segments = _segments(file)
+    if not segments:
+        raise ImageError(f"{file} has no segments.")
+    found = [_tags(one) for one in segments if _has_voxels(one.get("Extent", ""))]
     left = [tags for tags in found if tags.get(STATUS_TAG) != CHECKED]
     sure = [float(text) for tags in left if re.fullmatch(r"[01](\.\d+)?", text := tags.get(CONFIDENCE_TAG, ""))]
     return ReviewState(len(found), len(found) - len(left), min(sure, default=None))
@@ -40,7 +43,7 @@ def review_state(file: Path) -> ReviewState:
 def segment_tags(file: Path) -> dict[str, dict[str, str]]:
     """Return the tags of the segments of a ``.seg.nrrd``, by the id of the segment. Only the header is read.
 
-    :raises ImageError: as :func:`review_state`.
+    :raises ImageError: if it cannot be read, or is no NRRD file.
     """
     return {one["ID"]: _tags(one) for one in _segments(file) if "ID" in one}
 

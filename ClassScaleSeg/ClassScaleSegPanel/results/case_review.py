@@ -205,8 +205,8 @@ class CaseReview:
         elif self._may_leave():
             self._open(case)
 
-    def _open(self, case: CaseFiles) -> None:
-        """Load a case in the place of the one that is open."""
+    def _open(self, case: CaseFiles) -> bool:
+        """Load a case in the place of the one that is open, and return whether that was possible."""
         from ClassScaleSegLib.scene.case_files import close_case, open_case
 
         before = self.opened
@@ -215,7 +215,7 @@ class CaseReview:
         )
         if opened is None:
             tell_error(fault, _("The case was not opened"))
-            return
+            return False
         if before is not None:
             close_case(before)
         self.opened = opened
@@ -226,6 +226,7 @@ class CaseReview:
         said = _("{name} is open.").format(name=case.name)
         self._say(f"{said} {translated(opened.notice)}".strip())
         self._fill()
+        return True
 
     def _may_leave(self) -> bool:
         """Take over what is being corrected, and return whether changes of the open case are saved or may be lost."""
@@ -276,7 +277,10 @@ class CaseReview:
         return True
 
     def _save_and_next(self) -> None:
-        """Save the open case, and open the next one in the table of which not all structures are checked."""
+        """Save the open case, and open the next one in the table of which not all structures are checked.
+
+        One that cannot be opened is told, and does not stop the way.
+        """
         here = None if self.opened is None else self.opened.files.name
         shown = self.table.shown()  # before the saved case moves in a table that is sorted
         if not self._save() or here is None:
@@ -285,8 +289,7 @@ class CaseReview:
         for name in shown[place + 1 :]:
             # read again, because others may work in the same folder
             state = self._states[name] = _state(self._cases[name].segmentation)
-            if state is None or state.checked < state.structures:
-                self._open(self._cases[name])
+            if (state is None or state.checked < state.structures) and self._open(self._cases[name]):
                 return
         self._say(_("In the table below {name}, no case is left to be checked.").format(name=here))
 

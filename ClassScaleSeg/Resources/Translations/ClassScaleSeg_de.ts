@@ -3591,6 +3591,10 @@
         <translation>{file} hat kein Objekt {key}.</translation>
     </message>
     <message>
+        <source>{file} has no segments.</source>
+        <translation>{file} hat keine Segmente.</translation>
+    </message>
+    <message>
         <source>{file} has no version: the bundle is damaged; get it again.</source>
         <translation>{file} hat keine Version: Das Paket ist beschädigt; besorgen Sie es noch einmal.</translation>
     </message>
