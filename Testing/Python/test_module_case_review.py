@@ -12,6 +12,7 @@ from ClassScaleSegLib.images.review_state import ReviewState, review_state
 from ClassScaleSegLib.images.seg_nrrd import stored_type, write_seg_nrrd
 from ClassScaleSegLib.scene import case_files
 from ClassScaleSegLib.scene.case_files import find_cases, open_case
+from ClassScaleSegLib.scene.confidence_volume import confidence_volume, least_sure_point
 from ClassScaleSegLib.scene.source_volumes import source_volumes
 from painting import paint
 from slicer_application import application, qt, slicer, transform
@@ -385,6 +386,24 @@ def test_files_are_read_again_if_enter_is_pressed_not_if_a_field_is_left(panel, 
     review.images.text = "~nobody-of-that-name/scans"
     review.images.editingFinished.emit()
     assert rows(review) == [] and review.line.text.startswith("~nobody-of-that-name/scans is no folder.")
+
+
+def test_the_confidence_of_voxels_comes_with_the_case_and_goes_with_it(scene, panel, review, folder):
+    before = counted()
+    (folder / "sure").mkdir()
+    found = result()
+    found.write_confidence(folder / "sure" / "a.nii.gz")
+    review.confidences.text = str(folder / "sure")
+    review.confidences.editingFinished.emit()
+    open_row(review, "a")
+    volume = confidence_volume(panel.state.node)
+    assert volume.GetName() == "a confidence" and source_volumes(panel.state.node)[0].GetName() == "a"
+    display = volume.GetDisplayNode()
+    assert (display.GetLevel(), display.GetWindow()) == (0.5, 1.0)
+    assert panel.ui.colorsComboBox.findText("Unsure voxels") >= 0 and least_sure_point(panel.state.node, LIVER)
+    open_row(review, "b")
+    assert confidence_volume(panel.state.node) is None
+    assert np.subtract(counted(), before).tolist() == [1, 1, 1]
 
 
 def test_channels_of_a_case_are_in_their_order(scene, tmp_path):

@@ -239,6 +239,7 @@ def review_dialog(panel: Any, application: Any) -> Any:
     shown, names = panel.case_review, [f"CT_{number:03}" for number in range(1, 9)]
     shown.open()
     shown.images.text, shown.segmentations.text = "/data/scans", "/data/results"
+    shown.confidences.text = "/data/confidence"
     shown._cases = {name: CaseFiles(name, (), Path(f"{name}.seg.nrrd")) for name in names}
     done = {name: ReviewState(104, 104, None) for name in names[:2]}
     left = {name: ReviewState(104 - number, 0, 0.61 + number / 50) for number, name in enumerate(names[3:])}

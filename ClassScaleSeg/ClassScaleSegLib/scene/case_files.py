@@ -20,9 +20,10 @@ from ..images.paired_cases import find_images
 from ..images.review_state import segment_tags
 from ..images.segmentation import Segmentation
 from .checked import checked_structures
+from .confidence_volume import remember_confidence
 from .corrected import corrected_structures
 from .loading import load_image
-from .results import KEPT_TAGS, removed_on_failure, save_segmentation
+from .results import KEPT_TAGS, removed_on_failure, save_segmentation, show_confidence_window
 from .segmentation_node import fill_segmentation_node
 from .segmentation_reader import segmentation_of
 from .source_volumes import remember_volumes
@@ -46,18 +47,20 @@ class CaseFiles(NamedTuple):
     :ivar name: of the segmentation, without its suffix.
     :ivar images: one for each channel: files, or folders with a DICOM series.
     :ivar segmentation: a ``.seg.nrrd``.
+    :ivar confidence: the confidence of each voxel; ``None`` if there is none.
     """
 
     name: str
     images: tuple[Path, ...]
     segmentation: Path
+    confidence: Path | None = None
 
 
 class OpenedCase(NamedTuple):
     """A case in the scene.
 
     :ivar files: of which it was loaded.
-    :ivar volumes: one for each channel.
+    :ivar volumes: one for each channel, and the confidence of each voxel, if the case has it.
     :ivar notice: a sentence, if the image is on another grid; otherwise "".
     :ivar segmentation: has names, codes and colours of the segments in the file, confidences, and what was checked.
     :ivar grid: of the file when it was loaded.
@@ -74,20 +77,21 @@ class OpenedCase(NamedTuple):
     notice: str = ""
 
 
-def find_cases(images: Path, segmentations: Path) -> tuple[list[CaseFiles], str]:
+def find_cases(images: Path, segmentations: Path, confidences: Path | None = None) -> tuple[list[CaseFiles], str]:
     """Find the segmentations in a folder that have their images in another one, or the same.
 
     The image of ``NAME.seg.nrrd`` is called ``NAME``, whatever its format, or ``NAME_0000`` as in nnU-Net, and then
     ``NAME_0001`` is its second channel.
 
+    :param confidences: a folder with the confidence of each voxel as ``NAME``, as ``segment --confidence`` writes it.
     :returns: the cases in the order of their names, and sentences on segmentations without an image, or with several of
         which nobody knows which one it is; or "".
     :raises ImageError: if a folder is missing, or no segmentation has an image.
     """
-    for folder in (images, segmentations):
-        if not folder.is_dir():
+    for folder in (images, segmentations, confidences):
+        if folder is not None and not folder.is_dir():
             raise ImageError(f"{folder} is no folder. Choose the folder of the images, and that of the segmentations.")
-    there = find_images(images)
+    there, sure = find_images(images), {} if confidences is None else find_images(confidences)
     files = sorted(file for file in segmentations.iterdir() if _is_segmentation(file))
     if not files:
         raise ImageError(f"{segmentations} has no segmentation: none of its files ends with {SUFFIX}.")
@@ -99,7 +103,8 @@ def find_cases(images: Path, segmentations: Path) -> tuple[list[CaseFiles], str]
         if any(len(same) > 1 for same in channels):
             unclear.append(name)
         elif channels:
-            cases.append(CaseFiles(name, tuple(image for (image,) in channels), file))
+            known = sure.get(name, [])
+            cases.append(CaseFiles(name, tuple(image for (image,) in channels), file, known[0] if known else None))
         else:
             alone.append(name)
     if not cases and not unclear:
@@ -135,11 +140,16 @@ def open_case(scene: vtkMRMLScene, files: CaseFiles) -> OpenedCase:
         node.AddDefaultStorageNode(str(files.segmentation))
         node.GetStorageNode().SetFileName(str(files.segmentation))
         remember_volumes(node, volumes)
+        loaded = volumes
+        if files.confidence is not None:
+            loaded += (load_image(scene, files.confidence, f"{files.name} confidence"),)
+            show_confidence_window(loaded[-1])
+            remember_confidence(node, loaded[-1])
     slicer.util.setSliceViewerLayers(background=volumes[0], fit=True)
     names = files.segmentation.name, files.images[0].name
     apart = not is_on_grid(volumes[0], found.geometry)
     notice = f"{names[0]} is on another grid than {names[1]}. Do they belong together?" if apart else ""
-    return OpenedCase(files, volumes, node, found.geometry, _voxels(rows), stamp, notice)
+    return OpenedCase(files, loaded, node, found.geometry, _voxels(rows), stamp, notice)
 
 
 def changed_elsewhere(case: OpenedCase) -> bool:

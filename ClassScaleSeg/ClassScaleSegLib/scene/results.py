@@ -207,9 +207,14 @@ def fill_confidence_node(node: vtkMRMLScalarVolumeNode, confidence: np.ndarray, 
         slicer.util.updateVolumeFromArray(node, confidence)
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
-        display = node.GetDisplayNode()
-        display.SetAutoWindowLevel(False)
-        display.SetWindowLevelMinMax(0, 1)
+        show_confidence_window(node)
+
+
+def show_confidence_window(node: vtkMRMLScalarVolumeNode) -> None:
+    """Show a confidence map from black for 0 to white for 1."""
+    display = node.GetDisplayNode()
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(0, 1)
 
 
 def compare_nodes(first: Opened, second: Opened) -> Comparison:

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from ClassScaleSegLib.scene.case_files import CaseFiles, OpenedCase
     from slicer import vtkMRMLNode, vtkMRMLSegmentationNode
 
-_IMAGES, _SEGMENTATIONS = "ClassScaleSeg/ReviewImages", "ClassScaleSeg/ReviewSegmentations"  # settings
+# settings
+_IMAGES, _SEGMENTATIONS = "ClassScaleSeg/ReviewImages", "ClassScaleSeg/ReviewSegmentations"
+_CONFIDENCES = "ClassScaleSeg/ReviewConfidences"
 _OWN = "ClassScaleSeg"  # name of the module
 _GREEN, _BLUE, _GREY = (60, 160, 60), (60, 110, 200), (128, 128, 128)  # all checked; open; the others
 
@@ -46,7 +48,7 @@ class CaseReview:
         self._held: object = None  # what the open case held when it was loaded or saved
         self._cases: dict[str, CaseFiles] = {}
         self._states: dict[str, ReviewState | None] = {}  # of the files, when they were listed or saved
-        self._listed = ("", "")  # the folders
+        self._listed = ("", "", "")  # the folders
         self._whole_texts, self._wrapping = WholeTexts(), list[Any]()
         button.connect("clicked(bool)", lambda: self.open())
 
@@ -65,14 +67,19 @@ class CaseReview:
                 "it there, then save it and go on."
             )
         )
-        self.images, self.segmentations, self.line = qt.QLineEdit(), qt.QLineEdit(), qt.QLabel()
-        self.images.text = str(settings.value(_IMAGES) or "")
-        self.segmentations.text = str(settings.value(_SEGMENTATIONS) or "")
+        self.images, self.segmentations, self.confidences = qt.QLineEdit(), qt.QLineEdit(), qt.QLineEdit()
+        self.line = qt.QLabel()
+        fields = {_IMAGES: self.images, _SEGMENTATIONS: self.segmentations, _CONFIDENCES: self.confidences}
+        for setting, field in fields.items():
+            field.text = str(settings.value(setting) or "")
+        self.confidences.placeholderText = _("None")
         self.line.textFormat = intro.textFormat = qt.Qt.PlainText  # it shows names of files
         self._wrapping = [Wrapping(label) for label in (intro, self.line)]
         add_row(form, _("&Images:"), self.images, browse_button(_("Folder of images"), self._browse_images))
         tip = _("Folder of segmentations")
         add_row(form, _("&Segmentations:"), self.segmentations, browse_button(tip, self._browse_segmentations))
+        tip = _("Folder of the confidence of each voxel")
+        add_row(form, _("C&onfidence:"), self.confidences, browse_button(tip, self._browse_confidences))
         self.table = SearchTable([_("Case"), _("Checked"), _("Confidence")], _("Search cases"), None)
         self.table.view.connect("doubleClicked(QModelIndex)", lambda index: self._open_current())
         self.open_button = dialog_button(_("Open"), self._open_current)
@@ -86,7 +93,7 @@ class CaseReview:
         layout.addWidget(self.table.widget)
         layout.addWidget(self.line)
         layout.addLayout(buttons)
-        for field in (self.images, self.segmentations):
+        for field in fields.values():
             field.connect("returnPressed()", self._list)  # also the same folders again
             field.connect("editingFinished()", self._list_others)
         self._whole_texts.watch(self.dialog)
@@ -127,8 +134,13 @@ class CaseReview:
             self.segmentations.text = chosen
             self._list()
 
-    def _folders(self) -> tuple[str, str]:
-        return self.images.text.strip(), self.segmentations.text.strip()
+    def _browse_confidences(self) -> None:
+        if chosen := ask_folder(_("Folder of the confidence of each voxel"), _CONFIDENCES):
+            self.confidences.text = chosen
+            self._list()
+
+    def _folders(self) -> tuple[str, str, str]:
+        return self.images.text.strip(), self.segmentations.text.strip(), self.confidences.text.strip()
 
     def _list_others(self) -> None:
         """List the cases if the folders are others: each file is read, and the fields are left often."""
@@ -146,14 +158,15 @@ class CaseReview:
     def _read_folders(self) -> None:
         from ClassScaleSegLib.scene.case_files import find_cases
 
-        images, segmentations = self._listed = self._folders()
+        images, segmentations, confidences = self._listed = self._folders()
         self._cases, text = {}, _("Choose both folders. A folder of cases for training has both.")
         if images and segmentations:
             settings = slicer.app.userSettings()
-            settings.setValue(_IMAGES, images)
-            settings.setValue(_SEGMENTATIONS, segmentations)
+            for setting, folder in zip((_IMAGES, _SEGMENTATIONS, _CONFIDENCES), self._listed, strict=True):
+                settings.setValue(setting, folder)
+            paths = [Path(os.path.expanduser(folder)) for folder in (images, segmentations, confidences) if folder]
             try:
-                cases, text = find_cases(*(Path(os.path.expanduser(folder)) for folder in (images, segmentations)))
+                cases, text = find_cases(*paths)
             except (ClassScaleError, OSError) as error:
                 cases, text = [], str(error)
             self._cases = {case.name: case for case in cases}

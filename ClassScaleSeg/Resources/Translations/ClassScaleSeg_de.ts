@@ -293,7 +293,7 @@
     </message>
     <message>
         <source>None</source>
-        <translation>Keine</translation>
+        <translation>Keiner</translation>
     </message>
     <message>
         <source>Number of processor threads to use.</source>
@@ -6229,7 +6229,7 @@
     </message>
     <message>
         <source>None</source>
-        <translation>Keine</translation>
+        <translation>Keiner</translation>
     </message>
     <message>
         <source>Reference</source>
@@ -6275,6 +6275,10 @@
         <translation>&amp;Segmentierungen:</translation>
     </message>
     <message>
+        <source>C&amp;onfidence:</source>
+        <translation>&amp;Konfidenz:</translation>
+    </message>
+    <message>
         <source>Case</source>
         <translation>Fall</translation>
     </message>
@@ -6303,12 +6307,20 @@
         <translation>Ordner mit Segmentierungen</translation>
     </message>
     <message>
+        <source>Folder of the confidence of each voxel</source>
+        <translation>Ordner mit der Konfidenz jedes Voxels</translation>
+    </message>
+    <message>
         <source>Goes through the segmentations of a folder. The open case is listed under Result: check and correct it there, then save it and go on.</source>
         <translation>Geht die Segmentierungen eines Ordners durch. Der geöffnete Fall ist unter Ergebnis aufgeführt: Prüfen und korrigieren Sie ihn dort, speichern Sie ihn, und gehen Sie weiter.</translation>
     </message>
     <message>
         <source>In the table below {name}, no case is left to be checked.</source>
         <translation>In der Tabelle unter {name} ist kein Fall mehr zu prüfen.</translation>
+    </message>
+    <message>
+        <source>None</source>
+        <translation>Keiner</translation>
     </message>
     <message>
         <source>Open</source>
