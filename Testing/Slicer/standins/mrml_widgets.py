@@ -86,12 +86,10 @@ class qMRMLNodeComboBox(qt.QWidget):
             if not scene.IsClosing() and shiboken6.isValid(self) and self._box.findData(node.GetID()) >= 0:
                 self._box.removeItem(self._box.findData(node.GetID()))
 
-        tags = [scene.AddObserver(scene.NodeAddedEvent, added)]
-        tags.append(scene.AddObserver(scene.NodeAboutToBeRemovedEvent, removed))
+        scene.AddObserver(scene.NodeAddedEvent, added)
+        scene.AddObserver(scene.NodeAboutToBeRemovedEvent, removed)
         for event in (scene.EndImportEvent, scene.EndCloseEvent):
-            tags.append(scene.AddObserver(event, lambda *_: self._list()))
-        # else a scene that many panels have shown would call what is left of each, ever longer
-        self.destroyed.connect(lambda *_: [scene.RemoveObserver(tag) for tag in tags])
+            scene.AddObserver(event, lambda *_: self._list())
         self._list()
 
     def _fits(self, node: slicer.vtkMRMLNode) -> bool:
