@@ -36,12 +36,12 @@ PARTS = ("same", "scanner", "new")
 BLUR, GAMMA, NOISE = 1.0, 1.5, 0.1  # voxels; of grey values from 0 to 1
 
 
-def dataset(root: Path, part: str) -> Path:
+def dataset(root: Path, part: str, cases: int = CASES) -> Path:
     """Write the volumes, and return the folder of the dataset."""
     if part == "new":
-        start_weights.write_dataset(root, CASES)
+        start_weights.write_dataset(root, cases)
         return root / "raw" / f"Dataset{start_weights.DATASET}_Cells"
-    ours(root, "toy", "--classes", 120, "--dataset-id", DATASET, "--size", 64, "--cases", CASES, "--seed", 3)
+    ours(root, "toy", "--classes", 120, "--dataset-id", DATASET, "--size", 64, "--cases", cases, "--seed", 3)
     folder = next((root / "raw").glob(f"Dataset{DATASET:03d}_*"))
     return folder if part == "same" else other_scanner(folder)
 
@@ -66,11 +66,11 @@ def other_scanner(folder: Path) -> Path:
     return unfinished.rename(target)
 
 
-def compared(root: Path, folder: Path, optimizer: str, rate: float) -> dict[str, Any]:
+def compared(root: Path, folder: Path, optimizer: str, rate: float, epochs: int = 1) -> dict[str, Any]:
     """Fine-tune, and return the figures of ``finetune``."""
     name = f"{optimizer}-{rate:g}"
     cases = ["-i", folder / "imagesTr", "-s", folder / "labelsTr", "--channels", "toy"]
-    how = ["--fold", 0, "--epochs", 1, "--optimizer", optimizer, "--learning-rate", rate, "-device", "cpu"]
+    how = ["--fold", 0, "--epochs", epochs, "--optimizer", optimizer, "--learning-rate", rate, "-device", "cpu"]
     words = ["finetune", *cases, "-m", MODEL, "-o", root / f"{name}.zip", *how, "--overwrite", "--work", root / name]
     run_job([sys.executable, "-m", "classscale_training.commands", *map(str, words)], 1, nnUNet_n_proc_DA="0")
     (facts,) = (root / name).glob("compared/*/comparison.json")
