@@ -7,8 +7,10 @@ import gc
 import json
 import locale
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -68,6 +70,15 @@ LONGEST = (
     *("test_pretraining", "test_module_archive", "test_scene_server", "test_server_start", "test_server_clients"),
     *("test_planner", "test_exactness", "test_start_weights", "test_merged_training", "test_trainer"),
 )
+
+
+def pytest_configure(config) -> None:
+    """Let no test read or write the data folder of whoever runs them, and no process that of another one."""
+    from user_data import data_environment
+
+    folder = tempfile.mkdtemp(prefix="classscaleseg-data-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ.update(data_environment(Path(folder)))
 
 
 def pytest_collection_modifyitems(items) -> None:
