@@ -172,7 +172,7 @@ class PanelChecks:
         self.demand(panel.ui.correctButton.enabled == bool(listed), "Correct can be pressed")
         for button in (panel.ui.checkedButton, panel.ui.nextButton):
             self.demand(button.enabled == bool(listed), "Checked or Next can be pressed")
-        marks = {key for key, item in table._items.items() if table.model.item(item.row(), 3).text()}
+        marks = {key for key, items in table._rows.items() if items[3].text()}
         checked = set() if node is None else set(checked_structures(node)) & set(listed)
         self.demand(marks == checked, "other structures are marked as checked", marks, checked)
         self.demand(correction_in(self.scene) is None, "a correction was not taken over")

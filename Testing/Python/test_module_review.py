@@ -63,8 +63,7 @@ def drawn(node):
 
 
 def marks(panel) -> dict[str, str]:
-    table = panel.results.table
-    return {key: table.model.item(item.row(), 3).text() for key, item in table._items.items()}
+    return {key: items[3].text() for key, items in panel.results.table._rows.items()}
 
 
 def visit(panel) -> str:

@@ -59,6 +59,7 @@ class SearchTable:
         self._box_clicked = False  # by the click that is under way
         # key -> the item with the tick. Without this reference PythonQt would delete the items.
         self._items: dict[str, qt.QStandardItem] = {}
+        self._rows: dict[str, list[qt.QStandardItem]] = {}  # key -> the items of all columns
         self.widget = qt.QWidget()
         self.layout = qt.QVBoxLayout(self.widget)
         self.layout.setContentsMargins(0, 0, 0, 0)
@@ -129,7 +130,7 @@ class SearchTable:
         self.model.blockSignals(True)
         self.model.clear()
         self.model.setHorizontalHeaderLabels(list(self._headers))
-        self._items = {}
+        self._items, self._rows = {}, {}
         for row in rows:
             items = []
             for text, order in zip(row.cells, row.order, strict=True):
@@ -146,7 +147,7 @@ class SearchTable:
             first.setData(qt.QColor(*row.color), qt.Qt.DecorationRole)
             first.setData(row.searched.lower(), _SEARCHED)
             first.setData(row.key, _KEY)
-            self._items[row.key] = first
+            self._items[row.key], self._rows[row.key] = first, items
             self.model.appendRow(items)
         self.model.blockSignals(False)
         self.proxy.setSourceModel(self.model)
@@ -205,7 +206,7 @@ class SearchTable:
         """Give rows other texts in a column, by their keys. The rows stay in their order until it is sorted anew."""
         self.model.blockSignals(True)
         for key, text in texts.items():
-            item = self.model.item(self._items[key].row(), column)
+            item = self._rows[key][column]
             if item.text() != text:
                 item.setText(text)
                 item.setData(text, _SORTED)
