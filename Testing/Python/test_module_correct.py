@@ -302,3 +302,16 @@ def test_what_is_not_possible_is_told(scene, panel, found, monkeypatch, told):
     )
     select(panel.ui.resultSelector, None)
     assert not panel.ui.correctButton.enabled
+
+
+def test_a_frame_keeps_the_mark_of_a_structure_that_was_looked_at_and_left(panel, frames):
+    node, browser, _volume = frames
+    select(panel.ui.resultSelector, node)
+    bar = correct(panel, "liver")
+    bar.next_button.click()
+    application.processEvents()
+    bar.discard_button.click()
+    application.processEvents()
+    go_to(browser, 1)
+    go_to(browser, 0)
+    assert checked_structures(node) == [LIVER]

@@ -48,8 +48,7 @@ def show_confidence_map(node: vtkMRMLSegmentationNode, on: bool = True) -> bool:
     """Show the confidence of each voxel of a segmentation above the image in all slice views, or as before again.
 
     Yellow is a confidence of 0.5 or less; voxels of more than 0.9 are transparent. The segments are faint outlines
-    meanwhile.
-    A foreground that a view had comes back, unless somebody has chosen another one there meanwhile.
+    meanwhile. A foreground that a view had comes back, unless somebody has chosen another one there.
 
     :returns: whether it is shown now: ``False`` also if the scene has no such confidence, or no slice view.
     """

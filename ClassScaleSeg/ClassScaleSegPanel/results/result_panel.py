@@ -274,16 +274,15 @@ class ResultPanel(StructureSection):
 
     def _correct_next(self) -> None:
         """Take a correction over, mark its structure as checked, and correct the next one that is not."""
-        from ClassScaleSegLib.scene.checked import note_checked
+        from ClassScaleSegLib.scene.checked import mark_checked
         from ClassScaleSegLib.scene.correction import correction_in
 
         node, segment_id = self._state.node, self.table.current()
         text = self.correcting.take_over()
         if correction_in(slicer.mrmlScene) is not None:  # why it was not taken over has been told
             return
-        segment = None if node is None else node.GetSegmentation().GetSegment(segment_id)
-        if segment is not None:
-            note_checked(segment)
+        if node is not None:
+            mark_checked(node, segment_id)
         following = self.review.go_on()
         fault = self.correcting.begin(node, following) if node is not None and following else ""
         if fault:
