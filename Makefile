@@ -25,8 +25,10 @@ lint: install
 	PYTHONPATH=ClassScaleSeg:training $(BIN)/lint-imports
 	$(BIN)/mypy
 
+# A test process that crashes ends the tests: with another one in its place, pytest-xdist waits for ever at the end.
 test: lint
-	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder \
+		--max-worker-restart=0
 
 clean:
 	rm -rf .venv classscaleseg-demo

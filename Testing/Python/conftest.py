@@ -56,9 +56,23 @@ def no_run_left() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="module")
 def no_widgets_left() -> Iterator[None]:
-    """What a file leaves of Qt is collected in this thread. Another one, such as of a server, would not stop timers."""
+    """What a file leaves of Qt is collected when it ends."""
     yield
     if "slicer_application" in sys.modules:
+        gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def collected_here() -> Iterator[None]:
+    """Garbage with widgets in it is collected in this thread alone, between tests.
+
+    Python collects in whichever thread makes the object too many, such as one of a server or of dask. The timers of
+    widgets that another thread frees stay with Qt, which crashes when they are due.
+    """
+    if "slicer_application" in sys.modules:
+        gc.disable()
+    yield
+    if "slicer_application" in sys.modules and gc.get_count()[0] > gc.get_threshold()[0]:
         gc.collect()
 
 
