@@ -138,7 +138,7 @@ class Panel:
         self.results.close()
         self.comparing.close()
         self.case_comparison.close()
-        self.case_review.close()
+        self.case_review.end()
         self.widget.removeEventFilter(self.model_drop)
         self.follow(None)
 
@@ -279,10 +279,12 @@ class Panel:
         parameters.segmentation = shown.node if shown is run else None
         self.ui.resultCollapsibleButton.collapsed = False
 
-    def _show_case(self, node: vtkMRMLSegmentationNode) -> None:
-        """List the segmentation of a case that was opened."""
+    def _show_case(self, node: vtkMRMLSegmentationNode, other: vtkMRMLSegmentationNode | None) -> None:
+        """List the segmentation of a case that was opened, and choose the one to compare it with."""
         self.results.show_node(node)
         self.ui.resultCollapsibleButton.collapsed = False
+        if other is not None:
+            self.comparing.compare_with(other)
 
     # --- what is shown
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -233,18 +234,21 @@ def models_dialog(panel: Any, application: Any) -> Any:
 
 def review_dialog(panel: Any, application: Any) -> Any:
     """Return the dialog that goes through cases, with figures that are made up."""
+    from ClassScaleSegLib.images.case_claim import Claim
     from ClassScaleSegLib.images.review_state import ReviewState
     from ClassScaleSegLib.scene.case_files import CaseFiles
 
     shown, names = panel.case_review, [f"CT_{number:03}" for number in range(1, 9)]
     shown.open()
     shown.images.text, shown.segmentations.text = "/data/scans", "/data/results"
-    shown.confidences.text = "/data/confidence"
-    shown._cases = {name: CaseFiles(name, (), Path(f"{name}.seg.nrrd")) for name in names}
-    done = {name: ReviewState(104, 104, None) for name in names[:2]}
+    shown.confidences.text, shown.reader.text = "/data/confidence", "Ben"
+    listed = shown._cases
+    listed._cases = {name: CaseFiles(name, (), Path(f"{name}.seg.nrrd")) for name in names}
+    done = {name: ReviewState(104, 104, None, (reader,)) for name, reader in zip(names, ("Ben", "Anna"), strict=False)}
     left = {name: ReviewState(104 - number, 0, 0.61 + number / 50) for number, name in enumerate(names[3:])}
-    shown._states = {**done, names[2]: ReviewState(103, 17, 0.74), **left}
-    shown.opened = SimpleNamespace(files=shown._cases[names[2]])
+    listed._states = {**done, names[2]: ReviewState(103, 17, 0.74, ("Ben",)), **left}
+    listed._claims = dict.fromkeys(names) | {names[3]: Claim("Anna", "reading-room-2", datetime.now())}
+    shown.opened = SimpleNamespace(files=listed.get(names[2]))
     shown._say(f"{names[2]} is open.")
     shown._fill()
     shown.table.go_to(names[2])

@@ -1,4 +1,4 @@
-"""What the header of a saved case says of its structures: which were corrected, and whether nobody has looked at them.
+"""What the header of a saved case says: which structures were corrected, who saved it, or that nobody looked at it.
 
 The notes are fields of a ``.seg.nrrd``, before its segments. Slicer and others pass over them.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _CORRECTED, _UNCHECKED = "ClassScaleSeg_Corrected", "ClassScaleSeg_Unchecked"  # names, as JSON
+_READERS = "ClassScaleSeg_Readers"  # as well
 _BEGINNING = 1 << 16  # bytes that are looked at
 
 
@@ -19,14 +20,16 @@ class CaseNotes(NamedTuple):
 
     :ivar corrected: names of the structures that were corrected, as far as this is known.
     :ivar unchecked: names of the models that found the structures, if nobody has edited or checked one of them since.
+    :ivar readers: who has saved the case, the last one last; only those who gave a name.
     """
 
     corrected: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
 
     def fields(self) -> dict[str, str]:
         """Return the fields of the header; none for what is empty."""
-        noted = {_CORRECTED: self.corrected, _UNCHECKED: self.unchecked}
+        noted = {_CORRECTED: self.corrected, _UNCHECKED: self.unchecked, _READERS: self.readers}
         return {name: json.dumps(list(names)) for name, names in noted.items() if names}
 
 
@@ -36,8 +39,12 @@ def read_notes(file: Path) -> CaseNotes:
     :raises OSError: if it cannot be read.
     """
     with file.open("rb") as opened:
-        beginning = opened.read(_BEGINNING).partition(b"\n\n")[0].decode(errors="replace")
-    return CaseNotes(_names(beginning, _CORRECTED), _names(beginning, _UNCHECKED))
+        return notes_in(opened.read(_BEGINNING).partition(b"\n\n")[0].decode(errors="replace"))
+
+
+def notes_in(header: str) -> CaseNotes:
+    """Return the notes in a header."""
+    return CaseNotes(*(_names(header, field) for field in (_CORRECTED, _UNCHECKED, _READERS)))
 
 
 def _names(header: str, field: str) -> tuple[str, ...]:

@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ImageError, reason
+from .case_notes import notes_in
 from .seg_nrrd import CHECKED, CONFIDENCE_TAG, STATUS_TAG
 
 _LONGEST = 1 << 26  # bytes of a header; one of a thousand segments has less than 1 MB
+_AT_ONCE = 1 << 18  # bytes that are read
+_END = re.compile(rb"\n\r?\n")
+_FIELD = re.compile(r"^(Segment\d+)_(ID|Extent|Tags):=(.*)$", re.MULTILINE)
 
 
 class ReviewState(NamedTuple):
@@ -19,11 +23,13 @@ class ReviewState(NamedTuple):
     :ivar checked: how many of them somebody has checked.
     :ivar least_sure: the lowest mean confidence of the model in one of those that nobody has checked; ``None`` if it is
         not known.
+    :ivar readers: who has saved the file, the last one last; only those who gave a name.
     """
 
     structures: int
     checked: int
     least_sure: float | None
+    readers: tuple[str, ...] = ()
 
 
 def review_state(file: Path) -> ReviewState:
@@ -31,13 +37,14 @@ def review_state(file: Path) -> ReviewState:
 
     :raises ImageError: if it cannot be read, is no NRRD file, or has no segments.
     """
-    segments = _segments(file)
+    header = _header(file)
+    segments = _segments(header)
     if not segments:
         raise ImageError(f"{file} has no segments.")
     found = [_tags(one) for one in segments if _has_voxels(one.get("Extent", ""))]
     left = [tags for tags in found if tags.get(STATUS_TAG) != CHECKED]
     sure = [float(text) for tags in left if re.fullmatch(r"[01](\.\d+)?", text := tags.get(CONFIDENCE_TAG, ""))]
-    return ReviewState(len(found), len(found) - len(left), min(sure, default=None))
+    return ReviewState(len(found), len(found) - len(left), min(sure, default=None), notes_in(header).readers)
 
 
 def segment_tags(file: Path) -> dict[str, dict[str, str]]:
@@ -45,21 +52,30 @@ def segment_tags(file: Path) -> dict[str, dict[str, str]]:
 
     :raises ImageError: if it cannot be read, or is no NRRD file.
     """
-    return {one["ID"]: _tags(one) for one in _segments(file) if "ID" in one}
+    return {one["ID"]: _tags(one) for one in _segments(_header(file)) if "ID" in one}
 
 
-def _segments(file: Path) -> list[dict[str, str]]:
-    """Return some fields of each segment in the header."""
-    segments: dict[str, dict[str, str]] = {}
+def _header(file: Path) -> str:
+    beginning = b""
     try:
         with file.open("rb") as opened:
-            if not opened.readline(80).startswith(b"NRRD"):
-                raise ImageError(f"{file} is no NRRD file. Segment the image again, or take it out of the folder.")
-            while (line := opened.readline(_LONGEST).strip()) and opened.tell() < _LONGEST:
-                if field := re.match(r"(Segment\d+)_(ID|Extent|Tags):=(.*)", line.decode(errors="replace")):
-                    segments.setdefault(field[1], {})[field[2]] = field[3]
+            while len(beginning) < _LONGEST and not _END.search(beginning, max(0, len(beginning) - _AT_ONCE - 2)):
+                more = opened.read(_AT_ONCE)
+                beginning += more
+                if not beginning.startswith(b"NRRD"):
+                    raise ImageError(f"{file} is no NRRD file. Segment the image again, or take it out of the folder.")
+                if not more:
+                    break
     except OSError as error:
         raise ImageError(f"{file} cannot be read ({reason(error)}).") from error
+    return _END.split(beginning, 1)[0].decode(errors="replace")
+
+
+def _segments(header: str) -> list[dict[str, str]]:
+    """Return some fields of each segment in a header."""
+    segments: dict[str, dict[str, str]] = {}
+    for segment, field, text in _FIELD.findall(header):
+        segments.setdefault(segment, {})[field] = text.strip()
     return list(segments.values())
 
 

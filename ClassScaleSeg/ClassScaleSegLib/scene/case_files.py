@@ -48,12 +48,14 @@ class CaseFiles(NamedTuple):
     :ivar images: one for each channel: files, or folders with a DICOM series.
     :ivar segmentation: a ``.seg.nrrd``.
     :ivar confidence: the confidence of each voxel; ``None`` if there is none.
+    :ivar other: a ``.seg.nrrd`` to compare it with, such as that of another reader; ``None`` if there is none.
     """
 
     name: str
     images: tuple[Path, ...]
     segmentation: Path
     confidence: Path | None = None
+    other: Path | None = None
 
 
 class OpenedCase(NamedTuple):
@@ -62,6 +64,7 @@ class OpenedCase(NamedTuple):
     :ivar files: of which it was loaded.
     :ivar volumes: one for each channel, and the confidence of each voxel, if the case has it.
     :ivar notice: a sentence, if the image is on another grid; otherwise "".
+    :ivar other: the segmentation to compare it with, which is not shown in the views; ``None`` if there is none.
     :ivar segmentation: has names, codes and colours of the segments in the file, confidences, and what was checked.
     :ivar grid: of the file when it was loaded.
     :ivar voxels: how many each label value had in it.
@@ -75,24 +78,31 @@ class OpenedCase(NamedTuple):
     voxels: dict[int, int]
     stamp: tuple[int, int] | None
     notice: str = ""
+    other: vtkMRMLSegmentationNode | None = None
 
 
-def find_cases(images: Path, segmentations: Path, confidences: Path | None = None) -> tuple[list[CaseFiles], str]:
+def find_cases(
+    images: Path, segmentations: Path, confidences: Path | None = None, others: Path | None = None
+) -> tuple[list[CaseFiles], str]:
     """Find the segmentations in a folder that have their images in another one, or the same.
 
     The image of ``NAME.seg.nrrd`` is called ``NAME``, whatever its format, or ``NAME_0000`` as in nnU-Net, and then
     ``NAME_0001`` is its second channel.
 
     :param confidences: a folder with the confidence of each voxel as ``NAME``, as ``segment --confidence`` writes it.
+    :param others: a folder with a ``NAME.seg.nrrd`` to compare each with, such as those of another reader.
     :returns: the cases in the order of their names, and sentences on segmentations without an image, or with several of
         which nobody knows which one it is; or "".
     :raises ImageError: if a folder is missing, or no segmentation has an image.
     """
-    for folder in (images, segmentations, confidences):
+    for folder in (images, segmentations, confidences, others):
         if folder is not None and not folder.is_dir():
             raise ImageError(f"{folder} is no folder. Choose the folder of the images, and that of the segmentations.")
+    if others is not None and others.resolve() == segmentations.resolve():
+        raise ImageError(f"{others} is the folder of the segmentations themselves. Compare them with those of another.")
     there, sure = find_images(images), {} if confidences is None else find_images(confidences)
-    files = sorted(file for file in segmentations.iterdir() if _is_segmentation(file))
+    beside = {} if others is None else {given_stem(file, (SUFFIX,)): file for file in _segmentations(others)}
+    files = _segmentations(segmentations)
     if not files:
         raise ImageError(f"{segmentations} has no segmentation: none of its files ends with {SUFFIX}.")
     numbered = _numbered(there)
@@ -103,8 +113,8 @@ def find_cases(images: Path, segmentations: Path, confidences: Path | None = Non
         if any(len(same) > 1 for same in channels):
             unclear.append(name)
         elif channels:
-            known = sure.get(name, [])
-            cases.append(CaseFiles(name, tuple(image for (image,) in channels), file, known[0] if known else None))
+            known, own = sure.get(name, []), tuple(image for (image,) in channels)
+            cases.append(CaseFiles(name, own, file, known[0] if known else None, beside.get(name)))
         else:
             alone.append(name)
     if not cases and not unclear:
@@ -145,11 +155,23 @@ def open_case(scene: vtkMRMLScene, files: CaseFiles) -> OpenedCase:
             loaded += (load_image(scene, files.confidence, f"{files.name} confidence"),)
             show_confidence_window(loaded[-1])
             remember_confidence(node, loaded[-1])
+        other = None if files.other is None else _load_other(scene, files.name, files.other, volumes)
     slicer.util.setSliceViewerLayers(background=volumes[0], fit=True)
     names = files.segmentation.name, files.images[0].name
     apart = not is_on_grid(volumes[0], found.geometry)
     notice = f"{names[0]} is on another grid than {names[1]}. Do they belong together?" if apart else ""
-    return OpenedCase(files, loaded, node, found.geometry, _voxels(rows), stamp, notice)
+    return OpenedCase(files, loaded, node, found.geometry, _voxels(rows), stamp, notice, other)
+
+
+def _load_other(
+    scene: vtkMRMLScene, name: str, file: Path, volumes: tuple[vtkMRMLScalarVolumeNode, ...]
+) -> vtkMRMLSegmentationNode:
+    """Load the segmentation to compare a case with. The views do not show it."""
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{name} other segmentation")
+    fill_segmentation_node(node, Segmentation.from_image(file), keep_empty=True, volume=volumes[0])
+    node.GetDisplayNode().SetVisibility(False)
+    remember_volumes(node, volumes)
+    return node
 
 
 def changed_elsewhere(case: OpenedCase) -> bool:
@@ -157,11 +179,12 @@ def changed_elsewhere(case: OpenedCase) -> bool:
     return _stamp(case.files.segmentation) not in (case.stamp, None)
 
 
-def save_case(case: OpenedCase) -> OpenedCase:
+def save_case(case: OpenedCase, reader: str = "") -> OpenedCase:
     """Save the segmentation of a case to its file, with what was checked and corrected.
 
     What somebody else has written there meanwhile is replaced: see :func:`changed_elsewhere`.
 
+    :param reader: who has checked and corrected it, which the header of the file then names; "": it does not say.
     :returns: the case as it is saved.
     :raises OutputError: if it cannot be written, or the segmentation is under a transform. The file is as it was.
     """
@@ -178,7 +201,9 @@ def save_case(case: OpenedCase) -> OpenedCase:
         raise OutputError(f"{file} cannot be read ({why}). Save the case again when it can be.") from error
     corrected = corrected_structures(node)
     looked_at = corrected or checked_structures(node) or (before.unchecked and _is_edited(case))
-    notes = CaseNotes(tuple(dict.fromkeys((*before.corrected, *corrected))), () if looked_at else before.unchecked)
+    readers = (*(each for each in before.readers if each != reader), reader) if reader else before.readers
+    known = tuple(dict.fromkeys((*before.corrected, *corrected)))
+    notes = CaseNotes(known, () if looked_at else before.unchecked, readers)
     save_segmentation(node, file, notes=notes.fields(), empty_grid=case.grid)
     return case._replace(stamp=_stamp(file))
 
@@ -188,7 +213,7 @@ def close_case(case: OpenedCase) -> None:
     scene = case.segmentation.GetScene()
     if scene is None:
         return
-    for node in (case.segmentation, *case.volumes):
+    for node in (case.segmentation, *case.volumes, *([] if case.other is None else [case.other])):
         more = [node.GetNthDisplayNode(number) for number in range(node.GetNumberOfDisplayNodes())]
         for each in (node, node.GetStorageNode(), *more):
             if each is not None and scene.IsNodePresent(each):
@@ -213,8 +238,10 @@ def _is_edited(case: OpenedCase) -> bool:
     return found is None or _voxels(found[1]) != case.voxels
 
 
-def _is_segmentation(file: Path) -> bool:
-    return file.is_file() and not file.name.startswith(".") and file.name.lower().endswith(SUFFIX)
+def _segmentations(folder: Path) -> list[Path]:
+    """Return the files of a folder that are segmentations, in the order of their names."""
+    files = (file for file in folder.iterdir() if not file.name.startswith("."))
+    return sorted(file for file in files if file.name.lower().endswith(SUFFIX) and file.is_file())
 
 
 def _numbered(there: dict[str, list[Path]]) -> dict[str, list[list[Path]]]:

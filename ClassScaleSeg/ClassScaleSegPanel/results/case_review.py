@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
-from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.images.case_claim import MOST_LETTERS, claim, release
 from slicer.i18n import tr as _
 
 from ..translation import translated
@@ -19,18 +18,18 @@ from ..widgets.search_table import Row, SearchTable
 from ..widgets.texts import Wrapping, ask, tell_error
 from ..widgets.whole_texts import WholeTexts
 from .contents import contents
+from .listed_cases import ListedCases, held_text, titles
 from .section import attempt
 
 if TYPE_CHECKING:
-    from ClassScaleSegLib.images.review_state import ReviewState
     from ClassScaleSegLib.scene.case_files import CaseFiles, OpenedCase
     from slicer import vtkMRMLNode, vtkMRMLSegmentationNode
 
 # settings
 _IMAGES, _SEGMENTATIONS = "ClassScaleSeg/ReviewImages", "ClassScaleSeg/ReviewSegmentations"
-_CONFIDENCES = "ClassScaleSeg/ReviewConfidences"
+_CONFIDENCES, _OTHERS = "ClassScaleSeg/ReviewConfidences", "ClassScaleSeg/ReviewOthers"
+_READER = "ClassScaleSeg/Reader"
 _OWN = "ClassScaleSeg"  # name of the module
-_GREEN, _BLUE, _GREY = (60, 160, 60), (60, 110, 200), (128, 128, 128)  # all checked; open; the others
 
 
 class CaseReview:
@@ -38,17 +37,21 @@ class CaseReview:
 
     :ivar dialog: ``None`` while it is closed. The open case stays open then.
     :ivar opened: the case that is in the scene; ``None`` if there is none.
-    :param show: called with the segmentation of a case, to list it in the panel.
+    :param show: called with the segmentation of a case, to list it in the panel, and with the other one to compare it
+        with, or ``None``.
     """
 
-    def __init__(self, button: qt.QPushButton, show: Callable[[vtkMRMLSegmentationNode], None]) -> None:
+    def __init__(
+        self,
+        button: qt.QPushButton,
+        show: Callable[[vtkMRMLSegmentationNode, vtkMRMLSegmentationNode | None], None],
+    ) -> None:
         self._show = show
         self.dialog: qt.QDialog | None = None
         self.opened: OpenedCase | None = None
         self._held: object = None  # what the open case held when it was loaded or saved
-        self._cases: dict[str, CaseFiles] = {}
-        self._states: dict[str, ReviewState | None] = {}  # of the files, when they were listed or saved
-        self._listed = ("", "", "")  # the folders
+        self._cases = ListedCases()
+        self._listed = ("", "", "", "")  # the folders
         self._whole_texts, self._wrapping = WholeTexts(), list[Any]()
         button.connect("clicked(bool)", lambda: self.open())
 
@@ -68,11 +71,14 @@ class CaseReview:
             )
         )
         self.images, self.segmentations, self.confidences = qt.QLineEdit(), qt.QLineEdit(), qt.QLineEdit()
-        self.line = qt.QLabel()
+        self.others, self.reader, self.line = qt.QLineEdit(), qt.QLineEdit(), qt.QLabel()
         fields = {_IMAGES: self.images, _SEGMENTATIONS: self.segmentations, _CONFIDENCES: self.confidences}
-        for setting, field in fields.items():
+        fields[_OTHERS] = self.others
+        for setting, field in (fields | {_READER: self.reader}).items():
             field.text = str(settings.value(setting) or "")
-        self.confidences.placeholderText = _("None")
+        self.confidences.placeholderText = self.others.placeholderText = _("None")
+        self.reader.placeholderText = _("Your name, if others may read it")
+        self.reader.maxLength = MOST_LETTERS
         self.line.textFormat = intro.textFormat = qt.Qt.PlainText  # it shows names of files
         self._wrapping = [Wrapping(label) for label in (intro, self.line)]
         add_row(form, _("&Images:"), self.images, browse_button(_("Folder of images"), self._browse_images))
@@ -80,7 +86,11 @@ class CaseReview:
         add_row(form, _("&Segmentations:"), self.segmentations, browse_button(tip, self._browse_segmentations))
         tip = _("Folder of the confidence of each voxel")
         add_row(form, _("C&onfidence:"), self.confidences, browse_button(tip, self._browse_confidences))
-        self.table = SearchTable([_("Case"), _("Checked"), _("Confidence")], _("Search cases"), None)
+        tip = _("Folder of other segmentations")
+        add_row(form, _("Compare &with:"), self.others, browse_button(tip, self._browse_others))
+        add_row(form, _("&Reader:"), self.reader)
+        self.reader.connect("editingFinished()", lambda: settings.setValue(_READER, self.reader.text.strip()))
+        self.table = SearchTable(titles(), _("Search cases"), None)
         self.table.view.connect("doubleClicked(QModelIndex)", lambda index: self._open_current())
         self.open_button = dialog_button(_("Open"), self._open_current)
         self.save_button = dialog_button(_("Save"), self._save)
@@ -108,9 +118,15 @@ class CaseReview:
             self.dialog.deleteLater()
             self.dialog = None
 
+    def end(self) -> None:
+        """Close the dialog and leave the open case to others, because the application closes or the module reloads."""
+        self.close()
+        self.forget(None)
+
     def forget(self, node: vtkMRMLNode | None) -> None:
         """Forget the open case if its segmentation is removed from the scene; ``None``: the scene is closed."""
         if self.opened is not None and (node is None or node is self.opened.segmentation):
+            release(self.opened.files.segmentation)
             self.opened = None
             self._render()
 
@@ -139,8 +155,14 @@ class CaseReview:
             self.confidences.text = chosen
             self._list()
 
-    def _folders(self) -> tuple[str, str, str]:
-        return self.images.text.strip(), self.segmentations.text.strip(), self.confidences.text.strip()
+    def _browse_others(self) -> None:
+        if chosen := ask_folder(_("Folder of other segmentations"), _OTHERS):
+            self.others.text = chosen
+            self._list()
+
+    def _folders(self) -> tuple[str, str, str, str]:
+        images, segmentations = self.images.text.strip(), self.segmentations.text.strip()
+        return images, segmentations, self.confidences.text.strip(), self.others.text.strip()
 
     def _list_others(self) -> None:
         """List the cases if the folders are others: each file is read, and the fields are left often."""
@@ -156,43 +178,26 @@ class CaseReview:
             slicer.app.restoreOverrideCursor()
 
     def _read_folders(self) -> None:
-        from ClassScaleSegLib.scene.case_files import find_cases
-
-        images, segmentations, confidences = self._listed = self._folders()
-        self._cases, text = {}, _("Choose both folders. A folder of cases for training has both.")
+        images, segmentations, *_more = self._listed = self._folders()
         if images and segmentations:
             settings = slicer.app.userSettings()
-            for setting, folder in zip((_IMAGES, _SEGMENTATIONS, _CONFIDENCES), self._listed, strict=True):
+            for setting, folder in zip((_IMAGES, _SEGMENTATIONS, _CONFIDENCES, _OTHERS), self._listed, strict=True):
                 settings.setValue(setting, folder)
-            paths = [Path(os.path.expanduser(folder)) for folder in (images, segmentations, confidences) if folder]
-            try:
-                cases, text = find_cases(*paths)
-            except (ClassScaleError, OSError) as error:
-                cases, text = [], str(error)
-            self._cases = {case.name: case for case in cases}
-        self._states = {name: _state(case.segmentation) for name, case in self._cases.items()}
-        self._say(translated(text))
+        self._say(translated(self._cases.find(*self._listed)))
         self._fill()
 
     def _fill(self) -> None:
         if self.dialog is None:
             return
         with self.table.place_kept():
-            self.table.set_rows([self._row(case) for case in self._cases.values()])
+            self.table.set_rows(self._rows())
         self.table.set_width(1, "0000/0000")
         self.table.set_width(2, "0.00" if self._cases else "")
+        self.table.set_width(3, "M" * 11)
         self._render()
 
-    def _row(self, case: CaseFiles) -> Row:
-        state = self._states[case.name]
-        done = state is not None and state.checked == state.structures
-        color = _BLUE if self._is_open(case) else _GREEN if done else _GREY
-        checked = "?" if state is None else f"{state.checked}/{state.structures}"
-        sure = None if state is None else state.least_sure
-        left = -1.0 if state is None else float(state.structures - state.checked)
-        cells = (case.name, checked, "" if sure is None else f"{sure:.2f}")
-        order = (case.name.casefold(), left, 2.0 if sure is None else sure)  # what is unknown comes last
-        return Row(case.name, color, cells, order, case.name)
+    def _rows(self) -> list[Row]:
+        return [self._cases.row(case, self._is_open(case)) for case in self._cases]
 
     def _is_open(self, case: CaseFiles) -> bool:
         return self.opened is not None and self.opened.files.segmentation == case.segmentation
@@ -202,8 +207,7 @@ class CaseReview:
             return
         self.open_button.enabled = bool(self._cases)
         self.save_button.enabled = self.next_button.enabled = self.opened is not None
-        colors = {row.key: row.color for row in map(self._row, self._cases.values())}
-        self.table.recolor(colors)
+        self.table.recolor({row.key: row.color for row in self._rows()})
 
     def _say(self, text: str) -> None:
         if self.dialog is not None:
@@ -215,24 +219,39 @@ class CaseReview:
         case = self._cases.get(self.table.current())
         if case is None:
             self._say(_("To open a case, click it in the table."))
-        elif self._may_leave():
+            return
+        self._cases.look(case.name)
+        if self._may_share(case) and self._may_leave():
             self._open(case)
+        else:
+            self._fill()
+
+    def _may_share(self, case: CaseFiles) -> bool:
+        """Return whether nobody else has a case open, or the user opens it nevertheless."""
+        held = self._cases.holder(case.name)
+        return held is None or ask(f"{held_text(case.name, held)} {_('Open it nevertheless?')}", _("Review cases"))
 
     def _open(self, case: CaseFiles) -> bool:
         """Load a case in the place of the one that is open, and return whether that was possible."""
         from ClassScaleSegLib.scene.case_files import close_case, open_case
 
-        before = self.opened
+        before, again = self.opened, self._is_open(case)
+        claim(case.segmentation, self.reader.text.strip())  # before it is loaded, which can take long
         opened, fault = attempt(
             lambda: open_case(slicer.mrmlScene, case), _("There is not enough memory to load the case.")
         )
         if opened is None:
+            if not again:
+                release(case.segmentation)
             tell_error(fault, _("The case was not opened"))
             return False
+        self.opened = opened
         if before is not None:
             close_case(before)
-        self.opened = opened
-        self._show(opened.segmentation)
+            if not again:
+                release(before.files.segmentation)
+        self._cases.look(case.name)
+        self._show(opened.segmentation, opened.other)
         self._held = self._contents()
         if self.dialog is not None:
             self.table.go_to(case.name)
@@ -277,20 +296,23 @@ class CaseReview:
             question = _("{file} was changed by somebody else since you opened it. Replace it?")
             if not ask(question.format(file=opened.files.segmentation), _("Review cases")):
                 return False
-        saved, fault = attempt(lambda: save_case(opened), _("There is not enough memory to save the segmentation."))
+        reader = self.reader.text.strip()
+        saved, fault = attempt(
+            lambda: save_case(opened, reader), _("There is not enough memory to save the segmentation.")
+        )
         if saved is None:
             tell_error(fault, _("The segmentation was not saved"))
             return False
         self.opened = saved
         self._held = self._contents()
-        if name in self._cases and self._is_open(self._cases[name]):  # not that of another folder, of the same name
-            self._states[name] = _state(opened.files.segmentation)
+        if self._is_listed_open(name):  # not that of another folder, of the same name
+            self._cases.look(name)
         self._say(_("{name} is saved.").format(name=name))
         self._fill()
         return True
 
     def _save_and_next(self) -> None:
-        """Save the open case, and open the next one in the table of which not all structures are checked.
+        """Save the open case, and open the next one in the table that is left to be checked and nobody else has open.
 
         One that cannot be opened is told, and does not stop the way.
         """
@@ -298,20 +320,17 @@ class CaseReview:
         shown = self.table.shown()  # before the saved case moves in a table that is sorted
         if not self._save() or here is None:
             return
-        place = next((n for n, name in enumerate(shown) if self._is_open(self._cases[name])), -1)
+        place = next((n for n, name in enumerate(shown) if self._is_listed_open(name)), -1)
         for name in shown[place + 1 :]:
-            # read again, because others may work in the same folder
-            state = self._states[name] = _state(self._cases[name].segmentation)
-            if (state is None or state.checked < state.structures) and self._open(self._cases[name]):
+            case = self._cases.get(name)
+            if case is None:
+                continue
+            self._cases.look(name)  # others may work in the same folder
+            if self._cases.is_left(name) and self._open(case):
                 return
         self._say(_("In the table below {name}, no case is left to be checked.").format(name=here))
+        self._fill()
 
-
-def _state(file: Path) -> ReviewState | None:
-    """Return how far a case is; ``None`` if its file cannot be read, which is told when it is opened."""
-    from ClassScaleSegLib.images.review_state import review_state
-
-    try:
-        return review_state(file)
-    except ClassScaleError:
-        return None
+    def _is_listed_open(self, name: str) -> bool:
+        case = self._cases.get(name)
+        return case is not None and self._is_open(case)

@@ -4471,6 +4471,10 @@
         <translation>{name} braucht {channels} Kanäle, das segmentierende Modell {channels2}. Ein Modell, das die Lage findet, muss dieselben Bilder nehmen.</translation>
     </message>
     <message>
+        <source>{name} other segmentation</source>
+        <translation>{name} andere Segmentierung</translation>
+    </message>
+    <message>
         <source>{name} takes images of three dimensions, but patch_size {patch} has {patch2}.</source>
         <translation>{name} nimmt Bilder mit drei Dimensionen, aber patch_size {patch} hat {patch2}.</translation>
     </message>
@@ -4529,6 +4533,10 @@
     <message>
         <source>{offset} bytes of this image are here, so the next part begins there, not at {offset2}.</source>
         <translation>Von diesem Bild sind {offset} Bytes da, also beginnt der nächste Teil dort, nicht bei {offset2}.</translation>
+    </message>
+    <message>
+        <source>{others} is the folder of the segmentations themselves. Compare them with those of another.</source>
+        <translation>{others} ist der Ordner der Segmentierungen selbst. Vergleichen Sie sie mit denen eines anderen.</translation>
     </message>
     <message>
         <source>{output} is not on the grid of {files}, which may have been replaced since.</source>
@@ -6271,6 +6279,10 @@
         <translation>&amp;Bilder:</translation>
     </message>
     <message>
+        <source>&amp;Reader:</source>
+        <translation>&amp;Befunder:</translation>
+    </message>
+    <message>
         <source>&amp;Segmentations:</source>
         <translation>&amp;Segmentierungen:</translation>
     </message>
@@ -6279,28 +6291,20 @@
         <translation>&amp;Konfidenz:</translation>
     </message>
     <message>
-        <source>Case</source>
-        <translation>Fall</translation>
-    </message>
-    <message>
-        <source>Checked</source>
-        <translation>Geprüft</translation>
-    </message>
-    <message>
-        <source>Choose both folders. A folder of cases for training has both.</source>
-        <translation>Wählen Sie beide Ordner. Ein Ordner mit Fällen fürs Training hat beide.</translation>
-    </message>
-    <message>
         <source>Close</source>
         <translation>Schließen</translation>
     </message>
     <message>
-        <source>Confidence</source>
-        <translation>Konfidenz</translation>
+        <source>Compare &amp;with:</source>
+        <translation>Vergleichen &amp;mit:</translation>
     </message>
     <message>
         <source>Folder of images</source>
         <translation>Ordner mit Bildern</translation>
+    </message>
+    <message>
+        <source>Folder of other segmentations</source>
+        <translation>Ordner anderer Segmentierungen</translation>
     </message>
     <message>
         <source>Folder of segmentations</source>
@@ -6325,6 +6329,10 @@
     <message>
         <source>Open</source>
         <translation>Öffnen</translation>
+    </message>
+    <message>
+        <source>Open it nevertheless?</source>
+        <translation>Trotzdem öffnen?</translation>
     </message>
     <message>
         <source>Review cases</source>
@@ -6361,6 +6369,10 @@
     <message>
         <source>To open a case, click it in the table.</source>
         <translation>Um einen Fall zu öffnen, klicken Sie ihn in der Tabelle an.</translation>
+    </message>
+    <message>
+        <source>Your name, if others may read it</source>
+        <translation>Ihr Name, wenn andere ihn lesen dürfen</translation>
     </message>
     <message>
         <source>{file} was changed by somebody else since you opened it. Replace it?</source>
@@ -6570,6 +6582,41 @@
     <message>
         <source>The structure becomes what you have painted, and is marked as checked, also if you have changed nothing. Then correct the next one that is not checked, those of which the model was least sure first.</source>
         <translation>Die Struktur wird zu dem, was Sie gemalt haben, und wird als geprüft markiert, auch wenn Sie nichts geändert haben. Dann die nächste korrigieren, die nicht geprüft ist; zuerst die, bei der das Modell am unsichersten war.</translation>
+    </message>
+</context>
+<context>
+    <name>results.listed_cases</name>
+    <message>
+        <source>Case</source>
+        <translation>Fall</translation>
+    </message>
+    <message>
+        <source>Checked</source>
+        <translation>Geprüft</translation>
+    </message>
+    <message>
+        <source>Choose both folders. A folder of cases for training has both.</source>
+        <translation>Wählen Sie beide Ordner. Ein Ordner mit Fällen fürs Training hat beide.</translation>
+    </message>
+    <message>
+        <source>Confidence</source>
+        <translation>Konfidenz</translation>
+    </message>
+    <message>
+        <source>Reader</source>
+        <translation>Befunder</translation>
+    </message>
+    <message>
+        <source>{name} is open on the computer {machine}, since {since}.</source>
+        <translation>{name} ist seit {since} auf dem Rechner {machine} geöffnet.</translation>
+    </message>
+    <message>
+        <source>{reader} (open)</source>
+        <translation>{reader} (geöffnet)</translation>
+    </message>
+    <message>
+        <source>{reader} has {name} open on the computer {machine}, since {since}.</source>
+        <translation>{reader} hat {name} seit {since} auf dem Rechner {machine} geöffnet.</translation>
     </message>
 </context>
 <context>

@@ -1,0 +1,263 @@
+# ruff: noqa: F811  fixtures
+"""Several readers of one folder of cases: who has which case open, who has saved it, and what the other one drew."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ClassScaleSegLib import ImageError, Segmentation
+from ClassScaleSegLib.images.case_claim import claim, claim_file, claimed_by, release
+from ClassScaleSegLib.images.case_notes import CaseNotes, read_notes
+from ClassScaleSegLib.images.review_state import review_state
+from ClassScaleSegLib.scene.case_files import find_cases, open_case
+from slicer_application import application, slicer
+from test_module_case_review import (  # noqa: F401
+    choose,
+    counted,
+    folder,
+    open_row,
+    review,
+    rows,
+    scene,
+    write_case,
+)
+from test_module_colors import result
+from test_module_compare import labels, panel  # noqa: F401
+
+
+def hold(case, **facts) -> None:
+    """Let a reader on another computer have a case open."""
+    told = {"reader": "Anna", "machine": "pc3", "process": 1, "since": "2026-11-30T08:05:00+00:00"} | facts
+    claim_file(case).write_text(json.dumps(told), "utf-8")
+
+
+def case_of(folder, name):
+    return folder / "segmentations" / f"{name}.seg.nrrd"
+
+
+def readers(shown) -> list[str]:
+    model = shown.table.proxy
+    return [model.data(model.index(row, 3)) for row in range(model.rowCount())]
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """What the next question is answered with, and what was asked."""
+    asked, answer = [], {"yes": False}
+    monkeypatch.setattr(
+        "ClassScaleSegPanel.results.case_review.ask", lambda text, title: (asked.append(text), answer["yes"])[1]
+    )
+    return asked, answer
+
+
+def test_a_program_holds_what_it_opens_and_lets_it_go(panel, review, folder):
+    first, second = case_of(folder, "a"), case_of(folder, "b")
+    review.reader.text = "Ben"
+    open_row(review, "a")
+    told = json.loads(claim_file(first).read_text("utf-8"))
+    assert told["reader"] == "Ben" and told["machine"] == platform.node() and told["process"] == os.getpid()
+    assert claimed_by(first) is None, "it is this program"
+    open_row(review, "a")
+    assert claim_file(first).is_file(), "opened again"
+    open_row(review, "b")
+    assert not claim_file(first).exists() and claim_file(second).is_file()
+    review.close()
+    assert claim_file(second).is_file(), "the case stays open"
+    panel.case_review.end()
+    assert not claim_file(second).exists() and panel.case_review.opened is None
+
+
+def test_removing_the_segmentation_lets_the_case_go(panel, review, folder):
+    open_row(review, "a")
+    slicer.mrmlScene.RemoveNode(panel.state.node)
+    assert not claim_file(case_of(folder, "a")).exists()
+
+
+def test_what_somebody_else_has_open_is_opened_after_a_question_alone(panel, review, folder, answers):
+    asked, answer = answers
+    hold(case_of(folder, "b"))
+    open_row(review, "b")
+    assert review.opened is None and claimed_by(case_of(folder, "b")).reader == "Anna"
+    assert asked[0].startswith("Anna has b open on the computer pc3, since 2026-11-")
+    assert asked[0].endswith(". Open it nevertheless?") and readers(review) == ["", "Anna (open)", ""]
+    answer["yes"] = True
+    open_row(review, "b")
+    assert review.opened.files.name == "b" and claimed_by(case_of(folder, "b")) is None
+    assert readers(review) == ["", "", ""]
+
+
+def test_a_reader_without_a_name_is_told_by_the_computer(review, folder, answers):
+    hold(case_of(folder, "b"), reader="")
+    open_row(review, "b")
+    assert answers[0][0].startswith("b is open on the computer pc3, since 2026-11-")
+    assert readers(review)[1] == "pc3 (open)"
+
+
+def test_the_way_to_the_next_case_passes_over_what_others_have_open(panel, review, folder):
+    open_row(review, "a")
+    hold(case_of(folder, "b"))
+    review.next_button.click()
+    application.processEvents()
+    assert review.opened.files.name == "c" and claimed_by(case_of(folder, "b")).machine == "pc3"
+    assert readers(review)[1] == "Anna (open)"
+
+
+def test_a_case_that_cannot_be_opened_is_not_held(panel, review, folder, monkeypatch):
+    monkeypatch.setattr("ClassScaleSegPanel.results.case_review.tell_error", lambda *texts: None)
+    case_of(folder, "a").write_bytes(b"damaged")
+    open_row(review, "a")
+    assert review.opened is None and not claim_file(case_of(folder, "a")).exists()
+
+
+def test_a_program_of_this_computer_that_has_crashed_holds_nothing(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    case = tmp_path / "a.seg.nrrd"
+    hold(case, machine=platform.node(), process=ended.pid)
+    assert claimed_by(case) is None
+    hold(case, machine=platform.node(), process=os.getppid())
+    assert claimed_by(case).reader == "Anna"
+    release(case)
+    assert claimed_by(case) is not None, "that of another program stays"
+    claim(case)
+    release(case)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", "[" * 4000, '{"since": "soon"}', '{"since": 5, "reader": []}', '{"reader": "x"}', "\x00"]
+)
+def test_a_note_from_elsewhere_is_not_trusted(tmp_path, text):
+    case = tmp_path / "a.seg.nrrd"
+    claim_file(case).write_text(text, "utf-8")
+    assert claimed_by(case) is None
+
+
+def test_names_from_elsewhere_are_short_and_on_one_line(tmp_path):
+    case = tmp_path / "a.seg.nrrd"
+    hold(case, reader="An\x1b[2J\nna" + "a" * 200, machine=None)
+    found = claimed_by(case)
+    assert found.reader.startswith("An [2J na") and len(found.reader) == 60 and found.machine == ""
+
+
+def test_a_folder_that_cannot_be_written_has_no_notes(tmp_path):
+    claim(tmp_path / "nowhere.txt" / "a.seg.nrrd")
+    (tmp_path / "file").write_text("")
+    claim(tmp_path / "file" / "a.seg.nrrd")
+    assert not claim_file(tmp_path / "file" / "a.seg.nrrd").exists()
+
+
+def test_a_saved_case_names_its_readers(panel, review, folder):
+    case = case_of(folder, "a")
+    open_row(review, "a")
+    panel.ui.nextButton.click()
+    panel.ui.checkedButton.click()
+    review.save_button.click()
+    assert read_notes(case).readers == () and readers(review) == ["", "", ""], "no name was given"
+    for name, told in (("Ben", ("Ben",)), ("Anna", ("Ben", "Anna")), (" Ben ", ("Anna", "Ben"))):
+        review.reader.text = name
+        panel.ui.nextButton.click()
+        panel.ui.checkedButton.click()
+        review.save_button.click()
+        assert read_notes(case).readers == told == review_state(case).readers
+    assert readers(review)[0] == "Anna, Ben"
+    review.table.search.text = "anna"
+    assert [row[0] for row in rows(review)] == ["a"], "the search finds readers"
+
+
+def test_the_reader_is_remembered(panel, review):
+    review.reader.text = " Ben "
+    review.reader.editingFinished.emit()
+    review.close()
+    panel.ui.reviewCasesButton.click()
+    assert panel.case_review.reader.text == "Ben"
+    slicer.app.userSettings().remove("ClassScaleSeg/Reader")
+
+
+def test_readers_come_with_the_other_notes(tmp_path):
+    notes = CaseNotes(("liver",), ("model",), ("Anna", "Ben"))
+    (tmp_path / "a").write_text("NRRD0004\n" + "".join(f"{k}:={v}\n" for k, v in notes.fields().items()) + "\n")
+    assert read_notes(tmp_path / "a") == notes
+
+
+def test_a_file_is_read_again_if_it_has_changed_alone(review, folder, monkeypatch):
+    from ClassScaleSegLib.images import review_state as module
+
+    opened, read = [], module._header
+    monkeypatch.setattr(module, "_header", lambda file: (opened.append(file.name), read(file))[1])
+    review.segmentations.returnPressed.emit()
+    assert opened == []
+    write_case(folder, "b", 1, "_0000")
+    os.utime(case_of(folder, "b"), ns=(1, 1))
+    review.segmentations.returnPressed.emit()
+    assert opened == ["b.seg.nrrd"]
+
+
+# --- the segmentation of another reader
+
+
+@pytest.fixture
+def others(folder):
+    """The folder of the other reader, who has drawn a and c."""
+    second = folder / "second"
+    second.mkdir()
+    for name in "ac":
+        (second / f"{name}.seg.nrrd").write_bytes(case_of(folder, name).read_bytes())
+    return second
+
+
+def with_others(review, others) -> None:
+    review.others.text = str(others)
+    review.others.returnPressed.emit()
+
+
+def test_the_other_segmentation_comes_with_the_case_and_goes_with_it(scene, panel, review, folder, others):
+    before = counted()
+    with_others(review, others)
+    open_row(review, "a")
+    other = panel.ui.compareSelector.currentNode()
+    assert other is review.opened.other and other.GetName() == "a other segmentation"
+    assert not other.GetDisplayNode().GetVisibility() and panel.state.node is review.opened.segmentation
+    open_row(review, "b")
+    assert review.opened.other is None and panel.ui.compareSelector.currentNode() is None
+    open_row(review, "c")
+    slicer.mrmlScene.RemoveNode(review.opened.other)
+    open_row(review, "b")
+    assert np.subtract(counted(), before).tolist() == [1, 1, 1], "one case is in the scene"
+
+
+def test_where_two_readers_differ_is_compared(panel, review, folder, others):
+    Segmentation(labels(1), result().table, result().geometry).write(others / "a.seg.nrrd", overwrite=True)
+    with_others(review, others)
+    open_row(review, "a")
+    panel.ui.compareButton.click()
+    by_name = {row.name: row.dice for row in panel.comparing.rows}
+    assert by_name["liver"] < 1 == by_name["spleen"]
+    panel.ui.nextButton.click()
+    panel.ui.checkedButton.click()
+    other = (others / "a.seg.nrrd").read_bytes()
+    review.save_button.click()
+    assert (others / "a.seg.nrrd").read_bytes() == other, "that of the other reader is not written"
+
+
+def test_the_folder_of_the_segmentations_is_no_other_one(folder):
+    segmentations = folder / "segmentations"
+    with pytest.raises(ImageError, match="is the folder of the segmentations themselves"):
+        find_cases(folder / "images", segmentations, None, folder / "images" / ".." / "segmentations")
+    with pytest.raises(ImageError, match="missing is no folder"):
+        find_cases(folder / "images", segmentations, None, folder / "missing")
+
+
+def test_a_damaged_one_of_the_other_reader_leaves_the_scene_as_it_was(scene, folder, others):
+    (others / "a.seg.nrrd").write_bytes(b"damaged")
+    cases, _told = find_cases(folder / "images", folder / "segmentations", None, others)
+    before = counted()
+    with pytest.raises(ImageError, match="second"):
+        open_case(slicer.mrmlScene, cases[0])
+    assert counted() == before
