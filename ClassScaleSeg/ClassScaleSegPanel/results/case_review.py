@@ -228,8 +228,8 @@ class CaseReview:
 
     def _may_share(self, case: CaseFiles) -> bool:
         """Return whether nobody else has a case open, or the user opens it nevertheless."""
-        held = self._cases.holder(case.name)
-        return held is None or ask(f"{held_text(case.name, held)} {_('Open it nevertheless?')}", _("Review cases"))
+        held, question = self._cases.holder(case.name), _("Open it nevertheless?")
+        return held is None or ask(f"{held_text(case.name, held)} {question}", _("Review cases"))
 
     def _open(self, case: CaseFiles) -> bool:
         """Load a case in the place of the one that is open, and return whether that was possible."""
