@@ -13,9 +13,10 @@ from ..errors import ImageError
 from ..images.comparison import onto_grid
 from ..images.geometry import same_lattice
 from ..images.image_file import check_memory
+from ..images.occupied import occupied_box
 from ..images.segmentation import Segmentation
 from .segment_editor import Change, change_segment
-from .segmentation_node import occupied_box, shared_image
+from .segmentation_node import shared_image
 from .segmentation_reader import LABELMAP
 from .volume import grid, image_to_world
 

@@ -15,6 +15,7 @@ from ..errors import OutputExistsError
 from ..images.counts import LabelVolume
 from ..images.geometry import Geometry
 from ..images.layers import layer_counts, layer_of_values
+from ..images.occupied import occupied_box
 from ..images.seg_nrrd import index_to_ras, terminology_entry
 from ..images.segmentation import Segmentation
 from .confidence import note_confidence
@@ -166,17 +167,6 @@ def shared_image(labels: np.ndarray, geometry: Geometry) -> vtkOrientedImageData
     scalars.SetName("ImageScalars")
     image.GetPointData().SetScalars(scalars)
     return image
-
-
-def occupied_box(array: np.ndarray) -> list[slice]:
-    """Return the slices along z, y, x that enclose all voxels other than 0; an empty list if there are none."""
-    box = []
-    for axis in range(3):
-        occupied = np.flatnonzero(array.any(axis=tuple(other for other in range(3) if other != axis)))
-        if not len(occupied):
-            return []
-        box.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
-    return box
 
 
 def _empty_image(geometry: Geometry, box: Sequence[slice]) -> vtkOrientedImageData:

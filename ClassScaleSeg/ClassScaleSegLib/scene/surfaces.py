@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..images.occupied import occupied_box
 from .hiding import bring_back
-from .segmentation_node import occupied_box
 from .volume import image_to_world
 
 if TYPE_CHECKING:

@@ -27,13 +27,13 @@ from ..images.case_notes import CaseNotes
 from ..images.comparison import onto_grid
 from ..images.geometry import Geometry, same_lattice
 from ..images.layers import layer_counts
+from ..images.occupied import occupied_box
 from ..images.seg_nrrd import stored_type, write_seg_nrrd
 from ..images.segmentation import Segmentation
 from .checked import checked_structures
 from .corrected import corrected_structures
 from .dicom import unedited_result_of
 from .nifti_volume import check_nifti_grid, same_voxels, write_nifti
-from .segmentation_node import occupied_box
 from .segmentation_reader import labels_of, open_segmentation
 from .sequence import browser_of
 from .source_volumes import is_of_region, source_volumes

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..images.occupied import middle_voxel
 from .volume import image_to_world
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 def structure_point(node: vtkMRMLSegmentationNode, segment_id: str) -> tuple[float, float, float] | None:
     """Return the world coordinates, RAS in mm, of the voxel of a segment that is nearest to its centre of mass.
-
-    The centre of mass itself may be outside of the segment, as with a curved rib or vessel.
 
     :returns: ``None`` if the segment is empty or does not exist.
     """
@@ -27,10 +26,9 @@ def structure_point(node: vtkMRMLSegmentationNode, segment_id: str) -> tuple[flo
     if image is None or image.GetPointData().GetScalars() is None:
         return None
     labels = slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, segment_id)
-    voxels = np.argwhere(labels == segment.GetLabelValue())
-    if not len(voxels):
+    nearest = middle_voxel(labels == segment.GetLabelValue(), image.GetSpacing()[::-1])
+    if nearest is None:
         return None
-    nearest = voxels[np.square(voxels - voxels.mean(0)).sum(1).argmin()]
     point = (image_to_world(image) @ (*np.add(nearest[::-1], image.GetExtent()[::2]), 1))[:3].tolist()
     return to_world(node, point)
 
