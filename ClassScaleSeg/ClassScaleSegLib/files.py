@@ -58,18 +58,21 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     """Raise an exception if a file must not be written to ``path``.
 
     :raises OutputExistsError: if the file exists and ``overwrite`` is false.
-    :raises OutputError: if ``path`` is a folder, its name is not one in UTF-8, or the file system cannot tell whether
-        it exists.
+    :raises OutputError: if ``path`` is a folder, its name is not one in UTF-8, the file system cannot tell whether it
+        exists, or it is write-protected: a rename would replace it nevertheless.
     """
     _refuse_name(path)
     try:
         is_folder, exists = path.is_dir(), path.exists()
+        is_protected = exists and not os.access(path, os.W_OK)
     except OSError as error:  # no permission to enter the folder, a name too long
         raise unwritable(path, error) from error
     if is_folder:
         raise OutputError(f"{path} is a folder; give the path of a file.")
     if exists and not overwrite:
         raise OutputExistsError(f"{path} already exists. Allow overwriting (--overwrite), or choose another name.")
+    if is_protected:
+        raise OutputError(f"{path} is write-protected. Take the protection away, or choose another name.")
 
 
 def refuse_replacing(path: Path, inputs: Iterable[Path]) -> None:

@@ -1121,6 +1121,7 @@ SENTENCES = (
     _("{value} is under a transform, and its file would lack that. Harden the transform, or take the segmentation out of it (in Slicer's Data module, right-click the transform icon)."),
     _("{value} is under a transform, or its segments have no label maps on one grid, and this module cannot save that as DICOM. In the module Data, right-click it and choose Export to DICOM."),
     _("{value} is under the non-linear transform {value2}. Harden the transform (in Slicer's Data module, right-click the transform icon and choose Harden transform)."),
+    _("{value} is write-protected. Take the protection away, or choose another name."),
     _("{value} was made from {count} volumes, and {count2} of them are not in the scene any more. Load them, and run again."),
     _("{value} was made in a region of {value2}. Outside of it nothing was looked for, so the case says that there is none of the structures, but for what you have drawn."),
     _("{value} was not written: no confidence was computed. Ask for the confidence when segmenting."),

@@ -295,6 +295,20 @@ def test_an_existing_file_is_kept_unless_overwritten(tmp_path, suffix):
     assert Segmentation.from_image(file, boxes().table).labels.max() == 5
 
 
+def test_a_write_protected_file_is_kept(tmp_path, monkeypatch):
+    if sys.platform != "win32" and os.geteuid() == 0:  # whom no permission binds
+        monkeypatch.setattr(os, "access", lambda path, mode: bool(os.stat(path).st_mode & 0o200))
+    file = tmp_path / "case.nii.gz"
+    file.write_text("precious")
+    file.chmod(0o400)
+    for attempt in (check_writable, boxes().write):
+        with pytest.raises(OutputError, match="case.nii.gz is write-protected"):
+            attempt(file, overwrite=True)
+    assert file.read_text() == "precious" and os.listdir(tmp_path) == [file.name]
+    file.chmod(0o600)
+    boxes().write(file, overwrite=True)
+
+
 def test_a_colour_table_in_the_way_is_kept_too(tmp_path):
     (tmp_path / "case.labels.csv").write_text("precious")
     with pytest.raises(OutputExistsError, match="case.labels.csv already exists"):

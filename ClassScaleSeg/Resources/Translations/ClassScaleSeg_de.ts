@@ -5011,6 +5011,10 @@
         <translation>{value} steht unter der nichtlinearen Transformation {value2}. Härten Sie sie (im Modul Data mit der rechten Maustaste auf das Symbol der Transformation klicken und „Harden transform“ wählen).</translation>
     </message>
     <message>
+        <source>{value} is write-protected. Take the protection away, or choose another name.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>{value} was made from {count} volumes, and {count2} of them are not in the scene any more. Load them, and run again.</source>
         <translation>{value} ist aus {count} Bilddatensätzen entstanden, und {count2} davon sind nicht mehr in der Szene. Laden Sie diese, und segmentieren Sie noch einmal.</translation>
     </message>
