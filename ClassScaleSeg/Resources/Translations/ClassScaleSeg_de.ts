@@ -5012,7 +5012,7 @@
     </message>
     <message>
         <source>{value} is write-protected. Take the protection away, or choose another name.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} ist schreibgeschützt. Heben Sie den Schreibschutz auf, oder wählen Sie einen anderen Namen.</translation>
     </message>
     <message>
         <source>{value} was made from {count} volumes, and {count2} of them are not in the scene any more. Load them, and run again.</source>
