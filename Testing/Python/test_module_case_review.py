@@ -13,8 +13,9 @@ from ClassScaleSegLib.images.seg_nrrd import stored_type, write_seg_nrrd
 from ClassScaleSegLib.scene import case_files
 from ClassScaleSegLib.scene.case_files import find_cases, open_case
 from ClassScaleSegLib.scene.confidence_volume import confidence_volume, least_sure_point
+from ClassScaleSegLib.scene.segmentation_node import fill_segmentation_node
 from ClassScaleSegLib.scene.source_volumes import source_volumes
-from painting import paint
+from painting import EVERYWHERE, paint
 from slicer_application import application, qt, slicer, transform
 from test_correction import KIDNEY, LIVER, SPLEEN, STRIP
 from test_module_colors import result
@@ -161,6 +162,26 @@ def test_an_image_on_another_grid_is_told(panel, review, folder):
     open_row(review, "a")
     told = "a.seg.nrrd is on another grid than a.nii.gz. Do they belong together?"
     assert review.line.text == f"a is open. {told}"
+
+
+def test_a_segmentation_that_was_cut_to_its_structures_belongs_to_its_image(panel, review, folder):
+    file, whole = folder / "segmentations" / "a.seg.nrrd", result()
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    fill_segmentation_node(node, whole)
+    node.AddDefaultStorageNode()
+    node.GetStorageNode().SetCropToMinimumExtent(True)
+    assert slicer.util.saveNode(node, str(file))
+    slicer.mrmlScene.RemoveNode(node)
+    assert Segmentation.from_image(file).labels.size < whole.labels.size
+    open_row(review, "a")
+    assert review.line.text == "a is open."
+    panel.results.table.go_to(LIVER)
+    panel.ui.correctButton.click()
+    application.processEvents()
+    paint(EVERYWHERE)
+    review.save_button.click()
+    again = Segmentation.from_image(file)
+    assert again.geometry == whole.geometry and (again.labels > 0).all(), "on the grid of the image"
 
 
 def test_changes_are_not_lost_without_a_question(panel, review, monkeypatch):

@@ -28,7 +28,7 @@ from .segmentation_node import fill_segmentation_node
 from .segmentation_reader import segmentation_of
 from .source_volumes import remember_volumes
 from .training_folder import SUFFIX
-from .volume import is_on_grid
+from .volume import is_cut_from, is_on_grid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -158,7 +158,7 @@ def open_case(scene: vtkMRMLScene, files: CaseFiles) -> OpenedCase:
         other = None if files.other is None else _load_other(scene, files.name, files.other, volumes)
     slicer.util.setSliceViewerLayers(background=volumes[0], fit=True)
     names = files.segmentation.name, files.images[0].name
-    apart = not is_on_grid(volumes[0], found.geometry)
+    apart = not (is_on_grid(volumes[0], found.geometry) or is_cut_from(volumes[0], found.geometry))
     notice = f"{names[0]} is on another grid than {names[1]}. Do they belong together?" if apart else ""
     return OpenedCase(files, loaded, node, found.geometry, _voxels(rows), stamp, notice, other)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import ImageError, OutputError
 from ..files import unwritable
-from ..images.geometry import Geometry
+from ..images.geometry import Geometry, same_lattice
 from ..images.nrrd import write_nrrd
 
 if TYPE_CHECKING:
@@ -144,6 +144,17 @@ def is_on_grid(volume: vtkMRMLScalarVolumeNode, geometry: Geometry) -> bool:
     except ImageError:
         return False
     return own.size == geometry.size and own.distance(geometry) < min(geometry.spacing) / 2
+
+
+def is_cut_from(volume: vtkMRMLScalarVolumeNode, geometry: Geometry) -> bool:
+    """Return whether a volume can be segmented and has all voxels of this grid, perhaps among others."""
+    try:
+        check_volume(volume)
+        own = geometry_of(volume)
+    except ImageError:
+        return False
+    corners = (geometry.corners - own.origin) @ np.linalg.inv(own.axes).T
+    return same_lattice(own, geometry) and bool((corners > -0.5).all() and (corners < np.array(own.size) - 0.5).all())
 
 
 def box_of(volume: vtkMRMLScalarVolumeNode, roi: vtkMRMLMarkupsROINode) -> tuple[slice, slice, slice]:
