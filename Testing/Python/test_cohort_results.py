@@ -12,6 +12,8 @@ from ClassScaleSegLib.cohort.ledger import read_ledger
 from ClassScaleSegLib.commands import case_runner, case_worker, sent_files
 from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.commands.results import CaseResults
+from ClassScaleSegLib.images.case_notes import read_notes
+from ClassScaleSegLib.models.summary import summarize
 from ClassScaleSegLib.options import Options
 from ClassScaleSegLib.process.job import Job
 from ClassScaleSegLib.report.report import Report
@@ -36,6 +38,12 @@ def segment(*arguments):
 
 def told(capsys):
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_result_names_the_model_that_nobody_has_looked_after(cases, tmp_path):
+    assert segment(cases / "a.nii.gz", "-o", tmp_path / "a.seg.nrrd") == ExitCode.OK
+    (model,) = read_notes(tmp_path / "a.seg.nrrd").unchecked
+    assert model == summarize(resource("Models", "toy-120.zip")).name
 
 
 def test_a_file_that_comes_while_its_case_is_segmented_is_kept_now_and_later(cases, tmp_path, capsys, monkeypatch):

@@ -403,6 +403,14 @@ def test_results_that_nobody_has_changed_are_named_and_may_be_left_out(training,
         training.collect("--corrected", "--overwrite")
 
 
+def test_a_result_without_its_records_is_known_by_its_own_header(training, capsys):
+    training.case("a", {1: "liver"})
+    file = training.case("b", {1: "liver"})
+    Segmentation.from_image(file).write(file, overwrite=True, found_by=["Body"])
+    assert training.collect("--corrected") == 0 and training.json["numTraining"] == 1
+    assert "1 of 2 segmentations are as Body made them, and nobody has changed them: b. " in capsys.readouterr().err
+
+
 def test_all_faults_of_all_cases_are_told_together(training):
     training.case("a", {1: "liver", 2: "liver "})
     training.case("b", {1: "liver"}).write_bytes(b"NRRD0004\n")

@@ -13,6 +13,7 @@ from ClassScaleSegLib.images.seg_nrrd import stored_type, write_seg_nrrd
 from ClassScaleSegLib.scene import case_files
 from ClassScaleSegLib.scene.case_files import find_cases, open_case
 from ClassScaleSegLib.scene.confidence_volume import confidence_volume, least_sure_point
+from ClassScaleSegLib.scene.corrected import corrected_structures
 from ClassScaleSegLib.scene.segmentation_node import fill_segmentation_node
 from ClassScaleSegLib.scene.source_volumes import source_volumes
 from painting import EVERYWHERE, paint
@@ -281,6 +282,31 @@ def test_what_the_segment_editor_alone_has_changed_is_no_result_of_a_model_any_m
     segment.GetRepresentation("Binary labelmap").Modified()
     review.save_button.click()
     assert read_notes(file) == CaseNotes()
+
+
+def test_an_open_case_knows_who_found_it_wherever_it_is_saved(panel, review, folder, tmp_path):
+    file, found = folder / "segmentations" / "a.seg.nrrd", result()
+    found.write(file, overwrite=True, found_by=["Brain"])
+    open_row(review, "a")
+    node = panel.state.node
+    panel.logic.saveSegmentation(node, tmp_path / "copy.seg.nrrd")
+    assert read_notes(tmp_path / "copy.seg.nrrd") == CaseNotes((), ("Brain",))
+    panel.logic.saveForTraining(node, tmp_path / "training")
+    assert read_notes(tmp_path / "training" / "segmentations" / "a.seg.nrrd") == CaseNotes((), ("Brain",))
+    panel.logic.noteChecked(node, LIVER)
+    panel.logic.saveSegmentation(node, tmp_path / "copy.seg.nrrd")
+    assert read_notes(tmp_path / "copy.seg.nrrd") == CaseNotes()
+
+
+def test_what_was_corrected_is_known_when_the_case_is_opened_again(panel, review, folder, tmp_path):
+    file, found = folder / "segmentations" / "a.seg.nrrd", result()
+    parts = found.layers, found.table, found.geometry, stored_type(found.table), True
+    write_seg_nrrd(file, *parts, CaseNotes(("spleen", "heart")).fields())
+    open_row(review, "a")
+    assert corrected_structures(panel.state.node) == ("spleen",), "there is no heart any more"
+    panel.state.node.GetSegmentation().GetSegment(SPLEEN).SetName("Milz")
+    review.save_button.click()
+    assert read_notes(file) == CaseNotes(("Milz",))
 
 
 def test_a_case_of_which_nothing_is_left_keeps_its_grid_and_its_empty_structures(panel, review, folder):

@@ -113,7 +113,7 @@ class CaseRunner:
         measured, facts = Measured(result, case, self._models), results.facts(result)
         may_write()
         if self._records is None or record is None:
-            results.write(result, measured, overwrite, self._job.options.keep_empty, dicom)
+            results.write(result, measured, overwrite, self._job.options.keep_empty, dicom, self._models.names)
         else:
             files = {**results.by_kind, **results.beside(case.source)}
             results.check(overwrite)  # files that came meanwhile are not ours, so the record must not say so
@@ -123,7 +123,7 @@ class CaseRunner:
             try:
                 if case.source is not None:
                     write_side_files(case.output, case.source, self._models.table)
-                results.write(result, measured, overwrite, self._job.options.keep_empty, dicom)
+                results.write(result, measured, overwrite, self._job.options.keep_empty, dicom, self._models.names)
             except BaseException:
                 self._records.withdraw(record, files)
                 raise

@@ -54,6 +54,11 @@ class JobModels:
         return all(len(summary.patch) == 2 for summary in self.summaries)
 
     @property
+    def names(self) -> list[str]:
+        """Names of the models that find structures."""
+        return [summary.name for summary in self.summaries]
+
+    @property
     def nibabel(self) -> bool:
         """Whether the first model's images were read with nibabel, as of :func:`read_image`."""
         return self.summaries[0].reads_with_nibabel

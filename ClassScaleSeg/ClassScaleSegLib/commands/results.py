@@ -290,9 +290,11 @@ class CaseResults(NamedTuple):
         overwrite: bool,
         keep_empty: bool,
         dicom: DicomSeg | None,
+        found_by: Sequence[str],
     ) -> None:
         """Write all files. Confidence and statistics get their names after the segmentation has got its own.
 
+        :param found_by: names of the models.
         :raises OutputError: if a file cannot be written, or exists and ``overwrite`` is false.
         """
         referred = self._referred if self._reports else None
@@ -311,7 +313,7 @@ class CaseResults(NamedTuple):
             measured.free_image()
             for output in reversed(self.outputs):  # the first one, which tells that a case is finished, comes last
                 if output != referred:
-                    result.write(output, overwrite, keep_empty, dicom)
+                    result.write(output, overwrite, keep_empty, dicom, found_by)
 
     def facts(self, result: Segmentation) -> dict[str, Any]:
         """Return what a program is told of the results: files, number of structures, and what was cleaned up."""

@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import OutputError, named, reason
 from ..files import refuse_existing, refuse_unwritable_folder, replacing, unwritable
 from ..labels.table import LabelTable
+from .case_notes import CaseNotes
 from .dicom.rtstruct import write_dicom_rtstruct
 from .dicom.seg import KINDS, DicomSeg, write_dicom_seg
 from .geometry import ROUNDED_SHEAR, Geometry
@@ -107,6 +108,7 @@ def write_segmentation(
     keep_empty: bool,
     dicom: DicomSeg | None = None,
     confidences: Mapping[int, float] = MappingProxyType({}),
+    found_by: Sequence[str] = (),
 ) -> None:
     """Write a label map, or several, and their table; see `Segmentation.write`.
 
@@ -118,6 +120,7 @@ def write_segmentation(
     :param keep_empty: list classes without voxels too, in formats other than images.
     :param dicom: for ``.seg.dcm`` and ``.rtstruct.dcm``: the series that was segmented, and choices.
     :param confidences: for ``.seg.nrrd``: the mean confidence in each class, by label value, as far as known.
+    :param found_by: for ``.seg.nrrd``: names of the models, if nobody has looked at what they found.
     :raises OutputError: if the suffix is not supported, the series is missing, there are several layers and the format
         holds one, or a file cannot be written.
     :raises ImageError: if the series cannot be read.
@@ -139,7 +142,8 @@ def write_segmentation(
     if suffix == ".seg.nrrd":
         with replacing(path, overwrite) as temporary:
             tags = {value: {CONFIDENCE_TAG: confidence_text(sure)} for value, sure in confidences.items()}
-            write_seg_nrrd(temporary, layers, table, geometry, dtype, keep_empty, tags=tags)
+            notes = CaseNotes(unchecked=tuple(found_by)).fields()
+            write_seg_nrrd(temporary, layers, table, geometry, dtype, keep_empty, notes, tags)
         return
     with ExitStack() as stack:  # both files are complete before either gets its name
         colours = stack.enter_context(replacing(colour_table_path(path), overwrite))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import InitVar, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,6 +112,7 @@ class Segmentation:
         overwrite: bool = False,
         keep_empty: bool = False,
         source: DicomSeg | str | Path | None = None,
+        found_by: Sequence[str] = (),
     ) -> None:
         """Write the label map and its table; in a ``.seg.nrrd`` also the mean confidence in each class, if known.
 
@@ -123,6 +124,8 @@ class Segmentation:
         :param keep_empty: list classes without voxels too, in formats other than images.
         :param source: for ``.seg.dcm`` and ``.rtstruct.dcm`` the DICOM series that was segmented, or a
             :class:`DicomSeg` with choices.
+        :param found_by: names of the models, if nobody has looked at what they found. A ``.seg.nrrd`` notes them, so
+            that a training can leave it out (``--corrected``).
         :raises ImageError: if the series cannot be read.
         :raises OutputExistsError: if a file exists and ``overwrite`` is false.
         :raises OutputError: if a file cannot be written, or its format cannot hold classes that overlap. No partial
@@ -130,7 +133,8 @@ class Segmentation:
         """
         dicom = DicomSeg(source) if isinstance(source, (str, Path)) else source
         sure = self.mean_confidences() if Path(path).name.lower().endswith(".seg.nrrd") else {}
-        write_segmentation(Path(path), self.layers, self.table, self.geometry, overwrite, keep_empty, dicom, sure)
+        what = self.layers, self.table, self.geometry
+        write_segmentation(Path(path), *what, overwrite, keep_empty, dicom, sure, found_by)
 
     def write_confidence(self, path: str | Path, overwrite: bool = False) -> None:
         """Write the confidence map as a float32 volume.

@@ -15,27 +15,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import ImageError, OutputError, reason
 from ..files import given_stem
-from ..images.case_notes import CaseNotes, read_notes
+from ..images.case_notes import read_notes
 from ..images.paired_cases import find_images
 from ..images.review_state import segment_tags
 from ..images.segmentation import Segmentation
-from .checked import checked_structures
 from .confidence_volume import remember_confidence
-from .corrected import corrected_structures
 from .loading import load_image
 from .results import KEPT_TAGS, removed_on_failure, save_segmentation, show_confidence_window
+from .saved_notes import remember_notes
 from .segmentation_node import fill_segmentation_node
-from .segmentation_reader import segmentation_of
 from .source_volumes import remember_volumes
 from .training_folder import SUFFIX
 from .volume import is_cut_from, is_on_grid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from slicer import vtkMRMLScalarVolumeNode, vtkMRMLScene, vtkMRMLSegmentationNode
 
-    from ..images.counts import LabelVolume
     from ..images.geometry import Geometry
 
 _MOST_NAMES = 3  # that a sentence names
@@ -67,7 +62,6 @@ class OpenedCase(NamedTuple):
     :ivar other: the segmentation to compare it with, which is not shown in the views; ``None`` if there is none.
     :ivar segmentation: has names, codes and colours of the segments in the file, confidences, and what was checked.
     :ivar grid: of the file when it was loaded.
-    :ivar voxels: how many each label value had in it.
     :ivar stamp: size in bytes and time in ns of the file when it was loaded or saved; ``None``: it was not there.
     """
 
@@ -75,7 +69,6 @@ class OpenedCase(NamedTuple):
     volumes: tuple[vtkMRMLScalarVolumeNode, ...]
     segmentation: vtkMRMLSegmentationNode
     grid: Geometry
-    voxels: dict[int, int]
     stamp: tuple[int, int] | None
     notice: str = ""
     other: vtkMRMLSegmentationNode | None = None
@@ -140,13 +133,14 @@ def open_case(scene: vtkMRMLScene, files: CaseFiles) -> OpenedCase:
         node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{files.name} segmentation")
         # not by Slicer's own reader: a damaged file can end Slicer
         found = Segmentation.from_image(files.segmentation)
-        rows = found.statistics()
+        rows, notes = found.statistics(), read_notes(files.segmentation)
         fill_segmentation_node(node, found, keep_empty=True, volume=volumes[0], statistics=rows)
         for identifier, tags in segment_tags(files.segmentation).items():
             segment = node.GetSegmentation().GetSegment(identifier)
             for name in KEPT_TAGS if segment is not None else ():
                 if name in tags:
                     segment.SetTag(name, tags[name])
+        remember_notes(node, notes, rows)
         node.AddDefaultStorageNode(str(files.segmentation))
         node.GetStorageNode().SetFileName(str(files.segmentation))
         remember_volumes(node, volumes)
@@ -160,7 +154,7 @@ def open_case(scene: vtkMRMLScene, files: CaseFiles) -> OpenedCase:
     names = files.segmentation.name, files.images[0].name
     apart = not (is_on_grid(volumes[0], found.geometry) or is_cut_from(volumes[0], found.geometry))
     notice = f"{names[0]} is on another grid than {names[1]}. Do they belong together?" if apart else ""
-    return OpenedCase(files, loaded, node, found.geometry, _voxels(rows), stamp, notice, other)
+    return OpenedCase(files, loaded, node, found.geometry, stamp, notice, other)
 
 
 def _load_other(
@@ -195,16 +189,12 @@ def save_case(case: OpenedCase, reader: str = "") -> OpenedCase:
             "segmentation out of it (in Slicer's Data module, right-click the transform icon)."
         )
     try:
-        before = read_notes(file) if file.is_file() else CaseNotes()
+        before = read_notes(file).readers if file.is_file() else ()
     except OSError as error:
         why = error.strerror or reason(error)
         raise OutputError(f"{file} cannot be read ({why}). Save the case again when it can be.") from error
-    corrected = corrected_structures(node)
-    looked_at = corrected or checked_structures(node) or (before.unchecked and _is_edited(case))
-    readers = (*(each for each in before.readers if each != reader), reader) if reader else before.readers
-    known = tuple(dict.fromkeys((*before.corrected, *corrected)))
-    notes = CaseNotes(known, () if looked_at else before.unchecked, readers)
-    save_segmentation(node, file, notes=notes.fields(), empty_grid=case.grid)
+    readers = (*(each for each in before if each != reader), reader) if reader else before
+    save_segmentation(node, file, readers=readers, empty_grid=case.grid)
     return case._replace(stamp=_stamp(file))
 
 
@@ -226,16 +216,6 @@ def _stamp(file: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return facts.st_size, facts.st_mtime_ns
-
-
-def _voxels(rows: Iterable[LabelVolume]) -> dict[int, int]:
-    return {row.value: row.voxels for row in rows if row.voxels}
-
-
-def _is_edited(case: OpenedCase) -> bool:
-    """Return whether structures have other voxels than in the file: also by the Segment Editor, which notes nothing."""
-    found = segmentation_of(case.segmentation)
-    return found is None or _voxels(found[1]) != case.voxels
 
 
 def _segmentations(folder: Path) -> list[Path]:

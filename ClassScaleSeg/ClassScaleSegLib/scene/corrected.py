@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .checked import note_checked
@@ -23,6 +24,14 @@ def note_corrected(node: vtkMRMLSegmentationNode, segment_id: str) -> None:
         note_checked(segment)
     follow_confidence(node)
     node.SetAttribute(_CORRECTED, json.dumps([*dict.fromkeys((*_noted(node), segment_id))]))
+
+
+def remember_corrected(node: vtkMRMLSegmentationNode, names: Sequence[str]) -> None:
+    """Note which structures of a node had been corrected when it was saved. Those that it lacks are left out."""
+    segmentation = node.GetSegmentation()
+    ids = [each for each in segmentation.GetSegmentIDs() if segmentation.GetSegment(each).GetName() in names]
+    if ids:
+        node.SetAttribute(_CORRECTED, json.dumps(ids))
 
 
 def corrected_structures(node: vtkMRMLSegmentationNode) -> tuple[str, ...]:

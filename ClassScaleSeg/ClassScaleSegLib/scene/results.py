@@ -6,9 +6,8 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +27,7 @@ from ..labels.table import LabelTable
 from .corrected import forget_corrected
 from .dicom import save_dicom
 from .hiding import bring_back, stand_in_no_longer
+from .saved_notes import notes_of
 from .segmentation_node import fill_segmentation_node
 from .segmentation_reader import Counted, Opened, labels_of, open_segmentation, segmentation_of
 from .volume import Region, grid, uncrop
@@ -226,7 +226,7 @@ def save_segmentation(
     node: vtkMRMLSegmentationNode,
     path: str | Path,
     tell: Callable[[str], object] = logging.info,
-    notes: Mapping[str, str] = MappingProxyType({}),
+    readers: tuple[str, ...] = (),
     empty_grid: Geometry | None = None,
 ) -> bool:
     """Save a segmentation node to a file, and replace the file if there is one.
@@ -234,7 +234,7 @@ def save_segmentation(
     :param path: ``.seg.nrrd``, what else Slicer can write, or ``.seg.dcm`` and ``.rtstruct.dcm``, as
         :func:`~.dicom.save_dicom` does.
     :param tell: called with each sentence on a DICOM file that the user should see.
-    :param notes: fields of the header of a ``.seg.nrrd`` that the library's writer writes.
+    :param readers: who has saved the file; the header of a ``.seg.nrrd`` notes it, and what :func:`.notes_of` says.
     :param empty_grid: the grid of a ``.seg.nrrd`` of segments without a voxel; ``None``: Slicer's writer chooses one.
     :returns: ``True`` if the library's writer was used, which takes about a second for hundreds of segments: for a
         ``.seg.nrrd`` of segments with label maps on one grid, and for DICOM. Anything else is left to Slicer's writer.
@@ -260,8 +260,9 @@ def save_segmentation(
     if result is not None and str(path).lower().endswith(".seg.nrrd"):
         found, tags = result[0], _tags(node, result[0].table)
         with replacing(Path(path), overwrite=True) as partial:
+            noted = notes_of(node, result[1], readers).fields()
             write_seg_nrrd(
-                partial, found.layers, found.table, found.geometry, stored_type(found.table), True, notes, tags
+                partial, found.layers, found.table, found.geometry, stored_type(found.table), True, noted, tags
             )
         _mark_saved(node, os.path.abspath(path))
         return True

@@ -30,10 +30,8 @@ from ..images.layers import layer_counts
 from ..images.occupied import occupied_box
 from ..images.seg_nrrd import stored_type, write_seg_nrrd
 from ..images.segmentation import Segmentation
-from .checked import checked_structures
-from .corrected import corrected_structures
-from .dicom import unedited_result_of
 from .nifti_volume import check_nifti_grid, same_voxels, write_nifti
+from .saved_notes import notes_of
 from .segmentation_reader import labels_of, open_segmentation
 from .sequence import browser_of
 from .source_volumes import is_of_region, source_volumes
@@ -101,12 +99,10 @@ def training_case(
             f"{node.GetName()} was made in a region of {first.GetName()}. Outside of it nothing was looked for, so the "
             "case says that there is none of the structures, but for what you have drawn.",
         )
-    made_by = unedited_result_of(node, () if opened is None else opened.statistics)
-    unchecked = () if checked_structures(node) else tuple(model.name for model in made_by)
     browser = browser_of(first)
     frame = "" if browser is None else f"_frame{browser.GetSelectedItemNumber():03}"
     name, replaced = _free_name(path, case_name(first.GetName() or "", len(kept)) + frame, first)
-    notes = CaseNotes(corrected_structures(node), unchecked)
+    notes = notes_of(node, () if opened is None else opened.statistics)
     return TrainingCase(path, name, kept, segmentation, notes, replaced, notices)
 
 
