@@ -364,6 +364,22 @@ def test_removing_the_segmentation_or_closing_the_scene_ends_the_open_case(scene
     assert review.opened is not None and review.save_button.enabled, "the open case stays while the dialog is closed"
 
 
+def test_the_image_of_a_case_whose_segmentation_was_removed_goes_with_the_next_case(scene, panel, review):
+    before = counted()
+    open_row(review, "a")
+    slicer.mrmlScene.RemoveNode(panel.state.node)
+    assert slicer.mrmlScene.GetFirstNodeByName("a") is not None, "the user may still want to see it"
+    open_row(review, "b")
+    assert np.subtract(counted(), before)[:2].tolist() == [1, 1] and slicer.mrmlScene.GetFirstNodeByName("a") is None
+
+
+def test_a_window_that_was_closed_lists_the_folder_again(panel, review, folder):
+    review.dialog.close()
+    write_case(folder, "d", 4)
+    panel.ui.reviewCasesButton.click()
+    assert [row[0] for row in rows(review)] == ["a", "b", "c", "d"]
+
+
 def test_a_folder_of_cases_for_training_has_both(panel, review, folder, monkeypatch):
     chosen = staticmethod(lambda *given: str(folder))
     monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", chosen)

@@ -4,7 +4,7 @@ cases, left_out = find_cases(Path("scans"), Path("results"))
 opened = open_case(slicer.mrmlScene, cases[0])
 ...  # somebody corrects opened.segmentation
 opened = save_case(opened)
-close_case(opened)
+close_case(slicer.mrmlScene, opened)
 """
 
 from __future__ import annotations
@@ -198,11 +198,8 @@ def save_case(case: OpenedCase, reader: str = "") -> OpenedCase:
     return case._replace(stamp=_stamp(file))
 
 
-def close_case(case: OpenedCase) -> None:
+def close_case(scene: vtkMRMLScene, case: OpenedCase) -> None:
     """Remove the nodes of a case from the scene, as far as they are there."""
-    scene = case.segmentation.GetScene()
-    if scene is None:
-        return
     for node in (case.segmentation, *case.volumes, *([] if case.other is None else [case.other])):
         more = [node.GetNthDisplayNode(number) for number in range(node.GetNumberOfDisplayNodes())]
         for each in (node, node.GetStorageNode(), *more):

@@ -49,6 +49,7 @@ class CaseReview:
         self._show = show
         self.dialog: qt.QDialog | None = None
         self.opened: OpenedCase | None = None
+        self._abandoned: OpenedCase | None = None  # its segmentation was removed, its image is still there
         self._held: object = None  # what the open case held when it was loaded or saved
         self._cases = ListedCases()
         self._listed = ("", "", "", "")  # the folders
@@ -58,6 +59,8 @@ class CaseReview:
     def open(self) -> None:
         """Show the dialog, with the cases of the folders that were chosen last."""
         if self.dialog is not None:
+            if not self.dialog.visible:  # the window was closed, and others may have worked in the folder since
+                self._list()
             self.dialog.show()
             self.dialog.raise_()
             return
@@ -127,6 +130,7 @@ class CaseReview:
         """Forget the open case if its segmentation is removed from the scene; ``None``: the scene is closed."""
         if self.opened is not None and (node is None or node is self.opened.segmentation):
             release(self.opened.files.segmentation)
+            self._abandoned = None if node is None else self.opened
             self.opened = None
             self._render()
 
@@ -246,10 +250,12 @@ class CaseReview:
             tell_error(fault, _("The case was not opened"))
             return False
         self.opened = opened
-        if before is not None:
-            close_case(before)
-            if not again:
-                release(before.files.segmentation)
+        if before is not None and not again:
+            release(before.files.segmentation)
+        for each in (before, self._abandoned):
+            if each is not None:
+                close_case(slicer.mrmlScene, each)
+        self._abandoned = None
         self._cases.look(case.name)
         self._show(opened.segmentation, opened.other)
         self._held = self._contents()
