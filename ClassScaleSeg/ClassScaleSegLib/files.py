@@ -152,6 +152,15 @@ def unwritable(path: Path, reason: object) -> OutputError:
     return OutputError(f"{path} cannot be written ({text}). Choose another folder, or make room there.")
 
 
+def stamp_of(path: Path) -> tuple[int, int] | None:
+    """Return size in bytes and time in ns of a file, which differ after it was written; ``None`` if there is none."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_size, facts.st_mtime_ns
+
+
 def sha256_of(path: Path, between: Callable[[], object] = lambda: None) -> str:
     """Return the SHA-256 of a file, 64 hexadecimal digits.
 

@@ -107,6 +107,14 @@ def test_json_holds_everything(folders, capsys):
     assert facts["mean_dice"] == pytest.approx(((1 + 2 / 3 + 0.8) / 3 + 0.5) / 2)
 
 
+def test_a_program_is_told_where_both_agree_least(folders, capsys):
+    assert main(["compare", *map(str, folders), "--json-progress"]) == ExitCode.SOME_FAILED
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["case"], one["index"]) for one in told if one["event"] == "begin"] == [("a", 1), ("b", 2), ("c.v1", 3)]
+    least = {one["case"]: (one["structure"], round(one["dice"], 3)) for one in told if one["event"] == "result"}
+    assert least == {name: ("my cyst", 0.5) for name in ("a", "b", "c.v1")}
+
+
 def test_names_come_from_given_tables_else_from_the_one_beside_the_image(tmp_path, capsys):
     drawn().write(tmp_path / "a.nii.gz")
     (tmp_path / "a.labels.csv").unlink()

@@ -53,6 +53,8 @@ def review(panel, folder):
     choose(shown, folder)
     yield shown
     shown.close()
+    for name in ("Images", "Segmentations", "Confidences", "Others"):
+        slicer.app.userSettings().remove(f"ClassScaleSeg/Review{name}")
 
 
 def choose(shown, folder) -> None:

@@ -16,7 +16,7 @@ from ClassScaleSegLib.images.case_claim import claim, claim_file, claimed_by, re
 from ClassScaleSegLib.images.case_notes import CaseNotes, read_notes
 from ClassScaleSegLib.images.review_state import review_state
 from ClassScaleSegLib.scene.case_files import find_cases, open_case
-from slicer_application import application, slicer
+from slicer_application import application, qt, slicer, wait_until
 from test_module_case_review import (  # noqa: F401
     choose,
     counted,
@@ -261,3 +261,92 @@ def test_a_damaged_one_of_the_other_reader_leaves_the_scene_as_it_was(scene, fol
     with pytest.raises(ImageError, match="second"):
         open_case(slicer.mrmlScene, cases[0])
     assert counted() == before
+
+
+# --- all cases compared with those of the other reader
+
+
+def agreements(shown) -> list[str]:
+    model = shown.table.proxy
+    return [model.data(model.index(row, 4)) for row in range(model.rowCount())]
+
+
+def compared(shown) -> str:
+    assert shown.compare_button.text == "Compare all"
+    shown.compare_button.click()
+    assert shown.compare_button.text == "Cancel"
+    wait_until(lambda: not shown.comparing.is_running)
+    application.processEvents()
+    return shown.line.text
+
+
+def test_the_case_of_most_disagreement_comes_first(panel, review, folder, others):
+    assert not review.compare_button.enabled, "there is nothing to compare with"
+    drawn = labels()
+    drawn[6:9, 8:12, 9:12] = 0  # no left kidney, which the other cases have
+    Segmentation(labels(1), result().table, result().geometry).write(others / "a.seg.nrrd", overwrite=True)
+    Segmentation(drawn, result().table, result().geometry).write(others / "c.seg.nrrd", overwrite=True)
+    with_others(review, others)
+    assert compared(review) == "Cases compared: 2."
+    assert agreements(review) == ["0.80 liver", "", "0.00 kidney_left"]
+    review.table.view.sortByColumn(4, qt.Qt.AscendingOrder)
+    assert [row[0] for row in rows(review)] == ["c", "a", "b"]
+    review.table.view.sortByColumn(0, qt.Qt.AscendingOrder)
+    open_row(review, "a")
+    panel.ui.nextButton.click()
+    panel.ui.checkedButton.click()
+    review.save_button.click()
+    assert agreements(review) == ["", "", "0.00 kidney_left"], "the file is another one"
+    os.utime(others / "c.seg.nrrd", ns=(1, 1))
+    review.segmentations.returnPressed.emit()
+    assert agreements(review) == ["", "", ""], "that of the other reader, too"
+
+
+def test_what_only_the_other_reader_has_drawn_is_no_agreement(panel, review, folder, others):
+    drawn = labels()
+    drawn[6:9, 8:12, 9:12] = 0
+    Segmentation(drawn, result().table, result().geometry).write(case_of(folder, "c"), overwrite=True)
+    with_others(review, others)
+    compared(review)
+    assert agreements(review) == ["1.00 liver", "", "0.00 kidney_left"]
+
+
+def test_a_case_that_cannot_be_compared_is_told_and_the_others_are(review, folder, others):
+    (others / "a.seg.nrrd").write_bytes(b"damaged")
+    with_others(review, others)
+    said = compared(review)
+    assert said.startswith("Cases compared: 1. ") and "a.seg.nrrd" in said
+    assert agreements(review)[0] == "" and agreements(review)[2] == "1.00 liver"
+
+
+def test_nothing_that_can_be_compared_is_told(review, folder, others):
+    for name in "ac":
+        (others / f"{name}.seg.nrrd").write_bytes(b"damaged")
+    with_others(review, others)
+    assert "seg.nrrd" in compared(review) and agreements(review) == ["", "", ""]
+
+
+def test_other_folders_end_a_comparison(review, folder, others):
+    with_others(review, others)
+    review.compare_button.click()
+    process = review.comparing._process
+    with_others(review, "")
+    assert not review.comparing.is_running and process.state == "cancelled"
+    assert not review.compare_button.enabled and review.compare_button.text == "Compare all"
+
+
+def test_a_comparison_can_be_cancelled_and_ends_with_the_module(panel, review, others):
+    with_others(review, others)
+    for end in (review.compare_button.click, review.end):
+        review.compare_button.click()
+        process = review.comparing._process
+        end()
+        assert not review.comparing.is_running and process.state == "cancelled"
+
+
+def test_files_that_were_saved_meanwhile_have_no_agreement(review, folder, others):
+    with_others(review, others)
+    review.compare_button.click()
+    os.utime(case_of(folder, "a"), ns=(1, 1))
+    wait_until(lambda: not review.comparing.is_running)
+    assert agreements(review) == ["", "", "1.00 liver"]

@@ -28,7 +28,7 @@ PICTURES = (
     ("train.png", 520, "1", "training", "light"),
     ("trained.png", 520, "1", "trained", "light"),
     ("compare-models.png", 520, "1", "models", "light"),
-    ("review-cases.png", 520, "1", "review", "light"),
+    ("review-cases.png", 600, "1", "review", "light"),
     ("archive.png", 760, "1", "archive", "light"),
     ("confidence.png", 350, "1", "confidence", "light"),
     ("350.png", 350, "1", "anatomy", "light"),
@@ -236,17 +236,20 @@ def review_dialog(panel: Any, application: Any) -> Any:
     """Return the dialog that goes through cases, with figures that are made up."""
     from ClassScaleSegLib.images.case_claim import Claim
     from ClassScaleSegLib.images.review_state import ReviewState
+    from ClassScaleSegLib.process import Agreement
     from ClassScaleSegLib.scene.case_files import CaseFiles
 
     shown, names = panel.case_review, [f"CT_{number:03}" for number in range(1, 9)]
     shown.open()
     shown.images.text, shown.segmentations.text = "/data/scans", "/data/results"
-    shown.confidences.text, shown.reader.text = "/data/confidence", "Ben"
+    shown.confidences.text, shown.reader.text, shown.others.text = "/data/confidence", "Ben", "/data/anna"
     listed = shown._cases
     listed._cases = {name: CaseFiles(name, (), Path(f"{name}.seg.nrrd")) for name in names}
     done = {name: ReviewState(104, 104, None, (reader,)) for name, reader in zip(names, ("Ben", "Anna"), strict=False)}
     left = {name: ReviewState(104 - number, 0, 0.61 + number / 50) for number, name in enumerate(names[3:])}
     listed._states = {**done, names[2]: ReviewState(103, 17, 0.74, ("Ben",)), **left}
+    found = [Agreement("Spleen", 0.91), Agreement("Duodenum", 0.62), Agreement("Adrenal gland left", 0.44)]
+    listed._agreements = {name: (each, ()) for name, each in zip(names, found, strict=False)}
     listed._claims = dict.fromkeys(names) | {names[3]: Claim("Anna", "reading-room-2", datetime.now())}
     shown.opened = SimpleNamespace(files=listed.get(names[2]))
     shown._say(f"{names[2]} is open.")

@@ -15,6 +15,7 @@ from typing import Any
 from ..archive.connection import Archive
 from ..archive.credentials import Names
 from ..errors import ArchiveError, reason
+from .parsing import add_program_options
 
 
 def add_archive_options(parser: argparse.ArgumentParser, flag: str, json: str, programs: bool = True) -> None:
@@ -33,11 +34,7 @@ def add_archive_options(parser: argparse.ArgumentParser, flag: str, json: str, p
     parser.add_argument("--json", action="store_true", help=f"print JSON: {json}")
     if not programs:
         return
-    group = parser.add_argument_group("for programs")
-    text = f"print {json} as JSON lines, with the progress"
-    group.add_argument("--json-progress", action="store_true", help=text)
-    text = "when the process PID ends, stop and remove FOLDER"
-    group.add_argument("--stop-with-parent", nargs=2, metavar=("PID", "FOLDER"), help=text)
+    add_program_options(parser, f"print {json} as JSON lines, with the progress")
 
 
 def archive_of(options: argparse.Namespace) -> Archive:

@@ -12,7 +12,14 @@ from typing import Any
 from ..errors import ClassScaleError, ImageError
 from ..files import refuse_replacing
 from ..images.comparison import ClassComparison, Comparison, compare
-from ..images.comparison_summary import Found, GatheredCases, mean_dice, summarize_comparisons, write_comparisons
+from ..images.comparison_summary import (
+    Found,
+    GatheredCases,
+    least_agreement,
+    mean_dice,
+    summarize_comparisons,
+    write_comparisons,
+)
 from ..images.dicom.headers import is_dicom_seg
 from ..images.formats import check_writable
 from ..images.paired_cases import Pair, Pairs, find_images, find_pairs
@@ -22,6 +29,7 @@ from ..images.tables import TABLE_SUFFIXES
 from ..labels.table import LabelTable
 from ..process.exit_codes import ExitCode, exit_code
 from .compare_lines import comparison_lines, distinct_names, lacking_line, no_comparison_line, several_lines, some_names
+from .parsing import add_program_options
 from .reporting import Reporter
 
 _Rows = Mapping[str, Sequence[ClassComparison]]  # of each case
@@ -52,6 +60,7 @@ def add_compare_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grid", type=Path, metavar="IMAGE", help=text)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    add_program_options(parser, "print for each case where both agree least as a JSON line, with the progress")
 
 
 def compare_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
@@ -69,9 +78,15 @@ def compare_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     several = found[0].several
     in_all = set.intersection(*({pair.name for pair in pairs.pairs} for pairs in found))
     cases = list(zip(*([pair for pair in pairs.pairs if pair.name in in_all] for pairs in found), strict=True))
-    together, notices, fault = _compared(cases, len(others), _reader(options, several), several, reporter)
+    together, notices, fault = _compared(
+        cases, len(others), _reader(options, several), several, reporter, options.json_progress
+    )
     rows = [own.rows for own in together]
-    if options.json:
+    if options.json_progress:
+        for case in rows[0]:
+            structure, dice = least_agreement(rows[0][case], together[0].undrawn.get(case, ()))
+            reporter.result(case=case, structure=structure, dice=dice)
+    elif options.json:
         facts = [_facts(*each) for each in zip(found, together, strict=True)]
         whole = facts[0] if len(facts) == 1 else _facts_of_several(others, rows, facts)
         print(json.dumps(whole | {"notices": notices}, indent=2), flush=True)
@@ -101,18 +116,22 @@ def _compared(
     read: Callable[[Pair, list[str]], Comparison],
     several: bool,
     reporter: Reporter,
+    begins: bool,
 ) -> tuple[list[Found], dict[str, list[str]], ClassScaleError | None]:
     """Compare the pairs of each case. It counts for all of the others, or if one cannot be read, for none.
 
     :param read: as `_reader` returns it.
+    :param begins: whether to report the beginning of each case.
     :returns: the rows of each other, sentences on each case, and the last error.
     :raises ClassScaleError: if there are not several cases, and the only one cannot be compared.
     """
     gathered, notices = [GatheredCases() for _ in range(others)], dict[str, list[str]]()
     fault: ClassScaleError | None = None
     bar = _bar(cases, several)
-    for case in bar:
+    for number, case in enumerate(bar, start=1):
         name, said = case[0].name, list[str]()
+        if begins:
+            reporter.begin(name, number, len(cases))
         try:
             comparisons = [read(pair, said) for pair in case]
             for gathers, comparison in zip(gathered, comparisons, strict=True):

@@ -15,6 +15,20 @@ from ..process.exit_codes import ExitCode
 _INCOMPLETE = ("arguments are required", "unrecognized arguments")  # how argparse begins what an example helps with
 
 
+def add_program_options(
+    parser: argparse.ArgumentParser, text: str = "report progress as JSON lines on standard output"
+) -> argparse._ArgumentGroup:
+    """Add the options by which another program starts a command, and return their group.
+
+    :param text: what ``--json-progress`` does.
+    """
+    group = parser.add_argument_group("for programs")
+    group.add_argument("--json-progress", action="store_true", help=text)
+    text = "when the process PID ends, stop and remove FOLDER"
+    group.add_argument("--stop-with-parent", nargs=2, metavar=("PID", "FOLDER"), help=text)
+    return group
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong without the list of all options, in which it would be lost, but with what could be meant.
 

@@ -11,7 +11,7 @@ from ..images.suffixes import SEGMENTATION_SUFFIXES, STATISTICS_SUFFIXES
 from ..options import FIELDS, Options
 from ..process.job import Job, read_job
 from .options import add_options
-from .parsing import Parser
+from .parsing import Parser, add_program_options
 from .server_options import add_server_options
 
 FORMATS = tuple(suffix for suffix in SEGMENTATION_SUFFIXES if suffix != ".nii")  # which is not compressed
@@ -148,18 +148,7 @@ def add_segment_options(parser: Parser) -> None:
     add_server_options(parser.add_argument_group("on a server"))
     add_options(parser.add_argument_group("parts of the model"), "folds", "checkpoint", "configuration")
     parser.set_defaults(**dict.fromkeys(_OPTIONS))  # None: not given
-    programs = parser.add_argument_group("for programs")
-    programs.add_argument(
-        "--json-progress", action="store_true", help="report progress as JSON lines on standard output"
-    )
-    programs.add_argument(
-        "--stop-with-parent",
-        nargs=2,
-        metavar=("PID", "FOLDER"),
-        help="when the process PID ends, stop and remove FOLDER",
-    )
-
-    programs.add_argument(
+    add_program_options(parser).add_argument(
         "--job",
         type=instead(images, output, model),
         metavar="FILE",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,6 +127,22 @@ class Found(NamedTuple):
     rows: dict[str, list[ClassComparison]]
     missed: dict[str, list[str]]
     undrawn: dict[str, list[str]]
+
+
+def least_agreement(rows: Iterable[ClassComparison], undrawn: Collection[str]) -> tuple[str, float | None]:
+    """Return the structure in which two segmentations of a case agree least, and its Dice; ``("", None)`` if none is.
+
+    A structure that only the second one has counts as 0, if the first one has it in other cases.
+
+    :param undrawn: names of such structures, as of :class:`Found`.
+
+    >>> rows = [ClassComparison("liver", 1, 1, 0.9, 10.0, 9.0), ClassComparison("tumour", None, 2, None, None, 1.0)]
+    >>> least_agreement(rows, ()), least_agreement(rows, ["tumour"])
+    (('liver', 0.9), ('tumour', 0.0))
+    """
+    found = [(row.name, row.dice) for row in rows if row.dice is not None]
+    found += [(name, 0.0) for name in undrawn]
+    return min(found, key=lambda each: each[1], default=("", None))
 
 
 def mean_dice(structures: Iterable[StructureSummary]) -> float | None:

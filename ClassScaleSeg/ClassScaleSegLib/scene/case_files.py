@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import ImageError, OutputError, reason
-from ..files import given_stem
+from ..files import given_stem, stamp_of
 from ..images.case_notes import read_notes
 from ..images.paired_cases import find_images
 from ..images.review_state import segment_tags
@@ -125,7 +125,7 @@ def open_case(scene: vtkMRMLScene, files: CaseFiles) -> OpenedCase:
     """
     import slicer
 
-    stamp = _stamp(files.segmentation)  # before it is read: somebody may write it meanwhile
+    stamp = stamp_of(files.segmentation)  # before it is read: somebody may write it meanwhile
     with removed_on_failure(scene):
         numbered = [files.name] if len(files.images) == 1 else [f"{files.name}_{n}" for n in range(len(files.images))]
         pairs = zip(files.images, numbered, strict=True)
@@ -170,7 +170,7 @@ def _load_other(
 
 def changed_elsewhere(case: OpenedCase) -> bool:
     """Return whether somebody else has written the file of a case since it was loaded or saved here."""
-    return _stamp(case.files.segmentation) not in (case.stamp, None)
+    return stamp_of(case.files.segmentation) not in (case.stamp, None)
 
 
 def save_case(case: OpenedCase, reader: str = "") -> OpenedCase:
@@ -195,7 +195,7 @@ def save_case(case: OpenedCase, reader: str = "") -> OpenedCase:
         raise OutputError(f"{file} cannot be read ({why}). Save the case again when it can be.") from error
     readers = (*(each for each in before if each != reader), reader) if reader else before
     save_segmentation(node, file, readers=readers, empty_grid=case.grid)
-    return case._replace(stamp=_stamp(file))
+    return case._replace(stamp=stamp_of(file))
 
 
 def close_case(scene: vtkMRMLScene, case: OpenedCase) -> None:
@@ -205,14 +205,6 @@ def close_case(scene: vtkMRMLScene, case: OpenedCase) -> None:
         for each in (node, node.GetStorageNode(), *more):
             if each is not None and scene.IsNodePresent(each):
                 scene.RemoveNode(each)
-
-
-def _stamp(file: Path) -> tuple[int, int] | None:
-    try:
-        facts = file.stat()
-    except OSError:
-        return None
-    return facts.st_size, facts.st_mtime_ns
 
 
 def _segmentations(folder: Path) -> list[Path]:

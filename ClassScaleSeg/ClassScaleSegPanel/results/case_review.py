@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,12 @@ from ..widgets.search_table import Row, SearchTable
 from ..widgets.texts import Wrapping, ask, tell_error
 from ..widgets.whole_texts import WholeTexts
 from .contents import contents
+from .folder_comparing import FolderComparing
 from .listed_cases import ListedCases, held_text, titles
 from .section import attempt
 
 if TYPE_CHECKING:
+    from ClassScaleSegLib.process import Agreement
     from ClassScaleSegLib.scene.case_files import CaseFiles, OpenedCase
     from slicer import vtkMRMLNode, vtkMRMLSegmentationNode
 
@@ -53,6 +56,7 @@ class CaseReview:
         self._held: object = None  # what the open case held when it was loaded or saved
         self._cases = ListedCases()
         self._listed = ("", "", "", "")  # the folders
+        self.comparing = FolderComparing(self._tell_comparing, self._take_agreements)
         self._whole_texts, self._wrapping = WholeTexts(), list[Any]()
         button.connect("clicked(bool)", lambda: self.open())
 
@@ -98,8 +102,9 @@ class CaseReview:
         self.open_button = dialog_button(_("Open"), self._open_current)
         self.save_button = dialog_button(_("Save"), self._save)
         self.next_button = dialog_button(_("Save and next"), self._save_and_next)
-        buttons = qt.QHBoxLayout()
-        for button in (self.open_button, self.save_button, self.next_button, dialog_button(_("Close"), self.close)):
+        self.compare_button = dialog_button(_("Compare all"), self._compare_all)
+        buttons, close_button = qt.QHBoxLayout(), dialog_button(_("Close"), self.close)
+        for button in (self.open_button, self.save_button, self.next_button, self.compare_button, close_button):
             buttons.addWidget(button)
         layout.addWidget(intro)
         layout.addLayout(form)
@@ -111,7 +116,7 @@ class CaseReview:
             field.connect("editingFinished()", self._list_others)
         self._whole_texts.watch(self.dialog)
         self._list()
-        self.dialog.resize(520, 560)
+        self.dialog.resize(600, 600)
         self.dialog.show()
 
     def close(self) -> None:
@@ -123,6 +128,7 @@ class CaseReview:
 
     def end(self) -> None:
         """Close the dialog and leave the open case to others, because the application closes or the module reloads."""
+        self.comparing.end()
         self.close()
         self.forget(None)
 
@@ -182,6 +188,8 @@ class CaseReview:
             slicer.app.restoreOverrideCursor()
 
     def _read_folders(self) -> None:
+        if self._folders() != self._listed:
+            self.comparing.cancel()  # of other folders
         images, segmentations, *_more = self._listed = self._folders()
         if images and segmentations:
             settings = slicer.app.userSettings()
@@ -198,6 +206,7 @@ class CaseReview:
         self.table.set_width(1, "0000/0000")
         self.table.set_width(2, "0.00" if self._cases else "")
         self.table.set_width(3, "M" * 11)
+        self.table.set_width(4, self._cases.most_agreement)
         self._render()
 
     def _rows(self) -> list[Row]:
@@ -211,11 +220,32 @@ class CaseReview:
             return
         self.open_button.enabled = bool(self._cases)
         self.save_button.enabled = self.next_button.enabled = self.opened is not None
+        self.compare_button.text = _("Cancel") if self.comparing.is_running else _("Compare all")
+        self.compare_button.enabled = self.comparing.is_running or bool(self._cases and self._listed[3])
         self.table.recolor({row.key: row.color for row in self._rows()})
 
     def _say(self, text: str) -> None:
         if self.dialog is not None:
             self.line.text = text
+
+    # --- the segmentations of another reader
+
+    def _compare_all(self) -> None:
+        """Compare the files of all cases with the other ones, or stop that."""
+        if self.comparing.is_running:
+            self.comparing.cancel()
+        else:
+            _images, first, _confidences, second = (Path(os.path.expanduser(folder)) for folder in self._listed)
+            self._cases.begin_comparison()
+            self.comparing.start(first.absolute(), second.absolute())
+
+    def _tell_comparing(self, text: str) -> None:
+        self._say(text)
+        self._render()
+
+    def _take_agreements(self, found: Mapping[str, Agreement]) -> None:
+        self._cases.set_agreements(found)
+        self._fill()
 
     # --- the open case
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.files import stamp_of
 from slicer.i18n import tr as _
 
 from ..widgets.search_table import Row
@@ -15,8 +16,10 @@ from ..widgets.search_table import Row
 if TYPE_CHECKING:
     from ClassScaleSegLib.images.case_claim import Claim
     from ClassScaleSegLib.images.review_state import ReviewState
+    from ClassScaleSegLib.process import Agreement
     from ClassScaleSegLib.scene.case_files import CaseFiles
 
+_Stamps = tuple["tuple[int, int] | None", ...]  # of two files
 _GREEN, _BLUE, _GREY = (60, 160, 60), (60, 110, 200), (128, 128, 128)  # all checked; open here; the others
 _ORANGE = (220, 130, 40)  # somebody else has it open
 
@@ -28,7 +31,9 @@ class ListedCases:
         self._cases: dict[str, CaseFiles] = {}
         self._states: dict[str, ReviewState | None] = {}  # None: the file cannot be read, which is told on opening it
         self._claims: dict[str, Claim | None] = {}
-        self._read: dict[Path, tuple[int, int, ReviewState]] = {}  # with size and time of the file
+        self._read: dict[Path, tuple[tuple[int, int] | None, ReviewState]] = {}  # of the file as it was
+        self._agreements: dict[str, tuple[Agreement, _Stamps]] = {}  # of the files as they were
+        self._compared: dict[str, tuple[CaseFiles, _Stamps]] = {}  # what a comparison began with
 
     def __bool__(self) -> bool:
         return bool(self._cases)
@@ -52,7 +57,11 @@ class ListedCases:
                 cases, text = find_cases(first, second, *paths)
             except (ClassScaleError, OSError) as error:
                 text = str(error)
-        self._cases, self._states, self._claims = {case.name: case for case in cases}, {}, {}
+        known, self._cases = self._cases, {case.name: case for case in cases}
+        self._states, self._claims = {}, {}
+        for name in list(self._agreements):
+            if self.get(name) != known[name]:
+                del self._agreements[name]
         for name in self._cases:
             self.look(name)
         return text
@@ -61,8 +70,27 @@ class ListedCases:
         """Look again how far a case is, and who has it open."""
         from ClassScaleSegLib.images.case_claim import claimed_by
 
-        file = self._cases[name].segmentation
-        self._states[name], self._claims[name] = self._state(file), claimed_by(file)
+        case = self._cases[name]
+        self._states[name], self._claims[name] = self._state(case.segmentation), claimed_by(case.segmentation)
+        if name in self._agreements and self._agreements[name][1] != _stamps(case):
+            del self._agreements[name]
+
+    def begin_comparison(self) -> None:
+        """Note what the files of all cases are now, because they are about to be compared with the other ones."""
+        self._compared = {case.name: (case, _stamps(case)) for case in self}
+
+    def set_agreements(self, found: Mapping[str, Agreement]) -> None:
+        """Take over how the two segmentations of cases agree. Files that have changed since are left out."""
+        self._agreements = {}
+        for name, agreement in found.items():
+            case, stamps = self._compared.get(name, (None, ()))
+            if case is not None and case == self.get(name) and stamps == _stamps(case):
+                self._agreements[name] = agreement, stamps
+
+    @property
+    def most_agreement(self) -> str:
+        """The longest text of the column "Agreement"; "" if nothing has been compared."""
+        return max((f"0.00 {each.structure}" for each, _stamps in self._agreements.values()), key=len, default="")
 
     def holder(self, name: str) -> Claim | None:
         """Return who else had a case open when it was looked at."""
@@ -84,26 +112,36 @@ class ListedCases:
         reader = ", ".join(state.readers) if state is not None else ""
         if held is not None:
             reader = _("{reader} (open)").format(reader=held.reader or held.machine)
-        cells = (case.name, checked, "" if sure is None else f"{sure:.2f}", reader)
-        order = (case.name.casefold(), left, 2.0 if sure is None else sure, reader.casefold())  # unknown ones last
+        structure, dice = self._agreements[case.name][0] if case.name in self._agreements else ("", None)
+        differs = "" if dice is None else f"{dice:.2f} {structure}"
+        cells = (case.name, checked, "" if sure is None else f"{sure:.2f}", reader, differs)
+        # what is unknown comes last
+        numbers = [2.0 if number is None else number for number in (sure, dice)]
+        order = (case.name.casefold(), left, numbers[0], reader.casefold(), numbers[1])
         return Row(case.name, color, cells, order, f"{case.name} {reader}")
 
     def _state(self, file: Path) -> ReviewState | None:
         """Return what the header of a file says, which is read only if the file has changed."""
         from ClassScaleSegLib.images.review_state import review_state
 
+        stamp, known = stamp_of(file), self._read.get(file)
         try:
-            facts, known = file.stat(), self._read.get(file)
-            if known is None or known[:2] != (facts.st_size, facts.st_mtime_ns):
-                known = self._read[file] = (facts.st_size, facts.st_mtime_ns, review_state(file))
-        except (ClassScaleError, OSError):
+            if known is None or known[0] != stamp:
+                known = self._read[file] = (stamp, review_state(file))
+        except ClassScaleError:
             return None
-        return known[2]
+        return known[1]
+
+
+def _stamps(case: CaseFiles) -> _Stamps:
+    """Return what changes when one of the two segmentations of a case is saved."""
+    files = (case.segmentation, case.other)
+    return tuple(None if file is None else stamp_of(file) for file in files)
 
 
 def titles() -> list[str]:
     """Return the titles of the columns."""
-    return [_("Case"), _("Checked"), _("Confidence"), _("Reader")]
+    return [_("Case"), _("Checked"), _("Confidence"), _("Reader"), _("Agreement")]
 
 
 def held_text(name: str, held: Claim) -> str:

@@ -6295,12 +6295,20 @@
         <translation>&amp;Konfidenz:</translation>
     </message>
     <message>
+        <source>Cancel</source>
+        <translation>Abbrechen</translation>
+    </message>
+    <message>
         <source>Close</source>
         <translation>Schließen</translation>
     </message>
     <message>
         <source>Compare &amp;with:</source>
         <translation>Vergleichen &amp;mit:</translation>
+    </message>
+    <message>
+        <source>Compare all</source>
+        <translation>Alle vergleichen</translation>
     </message>
     <message>
         <source>Folder of images</source>
@@ -6589,7 +6597,30 @@
     </message>
 </context>
 <context>
+    <name>results.folder_comparing</name>
+    <message>
+        <source>Cancelled.</source>
+        <translation>Abgebrochen.</translation>
+    </message>
+    <message>
+        <source>Cases compared: {count}.</source>
+        <translation>Verglichene Fälle: {count}.</translation>
+    </message>
+    <message>
+        <source>Comparing {number} of {count}: {name}</source>
+        <translation>Vergleich {number} von {count}: {name}</translation>
+    </message>
+    <message>
+        <source>Comparing...</source>
+        <translation>Wird verglichen...</translation>
+    </message>
+</context>
+<context>
     <name>results.listed_cases</name>
+    <message>
+        <source>Agreement</source>
+        <translation>Übereinstimmung</translation>
+    </message>
     <message>
         <source>Case</source>
         <translation>Fall</translation>
