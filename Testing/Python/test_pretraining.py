@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -57,6 +58,17 @@ def test_only_hidden_voxels_count():
     target = torch.tensor([[[[1.0, 2.0, 3.0, 5.0]], [[1.0, 1.0, 0.0, 0.0]]]])  # image and visibility, (1, 2, 1, 4)
     assert reconstruction_error(torch.tensor([[[[9.0, 9.0, 3.0, 1.0]]]]), target) == (0 + 16) / 2
     assert hidden_variance(target) == 1
+
+
+def test_processes_with_uneven_batches_learn_what_one_process_with_all_of_them_learns():
+    output, image = torch.randn(3, 1, 2, 2, 2), torch.randn(3, 1, 2, 2, 2)
+    target = torch.cat([image, torch.zeros_like(image)], 1)  # all is hidden
+    errors = []
+    for own in (slice(0, 2), slice(2, 3)):
+        size = own.stop - own.start
+        process = SimpleNamespace(batch_size=size, of_all_processes=lambda own_size: [2, 1])
+        errors.append(ClassScalePretrainer._build_loss(process)(output[own], target[own]))
+    assert torch.stack(errors).mean().item() == pytest.approx(reconstruction_error(output, target).item())
 
 
 def test_sparse_features_do_not_depend_on_what_is_hidden():

@@ -1,3 +1,4 @@
+# ruff: noqa: F811  fixtures
 """Volumes of the scene are segmented by a server, as scripts do it: real scene, real child process, real server."""
 
 import time
@@ -10,11 +11,10 @@ from ClassScaleSegLib.remote.chosen_server import ChosenServer
 from ClassScaleSegLib.remote.faults import Unencrypted
 from ClassScaleSegLib.scene.run import SceneRun
 from ClassScaleSegLib.scene.sequence import browser_of
-from ClassScaleSegLib.server.tokens import Tokens
-from live_server import live_server
 from logic_fixtures import logic, measured, scene  # noqa: F401  fixtures
 from mrml import segments
 from panel_scene import make_sequence
+from panel_server import server  # noqa: F401  fixture
 from slicer_application import add_volume, load_sample, slicer
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -29,15 +29,6 @@ if job and json.load(open(job))["server"]:  # the child of a client, not that of
     sys.modules.update(dict.fromkeys({ABSENT}))  # importing them fails
 """
 FAST = {"mirroring": False, "step": 1}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A server that asks for a token, and such a token."""
-    folder = tmp_path_factory.mktemp("server")
-    token = Tokens(folder).make("anna")
-    with live_server(folder, token=token, require_token=True) as api:
-        yield api, token
 
 
 @pytest.fixture
