@@ -6,12 +6,15 @@ import errno
 import hashlib
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import OutputError, OutputExistsError
+
+_MAY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH  # none of them: write-protected, on Windows too
 
 
 @contextmanager
@@ -59,12 +62,13 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
     :raises OutputExistsError: if the file exists and ``overwrite`` is false.
     :raises OutputError: if ``path`` is a folder, its name is not one in UTF-8, the file system cannot tell whether it
-        exists, or it is write-protected: a rename would replace it nevertheless.
+        exists, or nobody may write it: a rename would replace it nevertheless. A file that its owner alone may write is
+        no such one: in a folder that several share, they replace those of each other.
     """
     _refuse_name(path)
     try:
         is_folder, exists = path.is_dir(), path.exists()
-        is_protected = exists and not os.access(path, os.W_OK)
+        is_protected = exists and not path.stat().st_mode & _MAY_WRITE
     except OSError as error:  # no permission to enter the folder, a name too long
         raise unwritable(path, error) from error
     if is_folder:

@@ -295,9 +295,7 @@ def test_an_existing_file_is_kept_unless_overwritten(tmp_path, suffix):
     assert Segmentation.from_image(file, boxes().table).labels.max() == 5
 
 
-def test_a_write_protected_file_is_kept(tmp_path, monkeypatch):
-    if sys.platform != "win32" and os.geteuid() == 0:  # whom no permission binds
-        monkeypatch.setattr(os, "access", lambda path, mode: bool(os.stat(path).st_mode & 0o200))
+def test_a_write_protected_file_is_kept(tmp_path):
     file = tmp_path / "case.nii.gz"
     file.write_text("precious")
     file.chmod(0o400)
@@ -307,6 +305,15 @@ def test_a_write_protected_file_is_kept(tmp_path, monkeypatch):
     assert file.read_text() == "precious" and os.listdir(tmp_path) == [file.name]
     file.chmod(0o600)
     boxes().write(file, overwrite=True)
+
+
+def test_in_a_folder_that_several_share_the_file_of_another_user_is_replaced(tmp_path, monkeypatch):
+    file = tmp_path / "case.nii.gz"
+    file.write_text("of Anna")
+    file.chmod(0o644)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as the system tells Ben, whose group owns the folder
+    boxes().write(file, overwrite=True)
+    assert Segmentation.from_image(file, boxes().table).labels.any()
 
 
 def test_a_colour_table_in_the_way_is_kept_too(tmp_path):
