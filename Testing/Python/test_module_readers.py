@@ -147,10 +147,10 @@ def test_names_from_elsewhere_are_short_and_on_one_line(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_has_no_notes(tmp_path):
-    claim(tmp_path / "nowhere.txt" / "a.seg.nrrd")
     (tmp_path / "file").write_text("")
     claim(tmp_path / "file" / "a.seg.nrrd")
-    assert not claim_file(tmp_path / "file" / "a.seg.nrrd").exists()
+    claim(tmp_path / "gone" / "a.seg.nrrd")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"], "a folder that is gone is not made"
 
 
 def test_a_saved_case_names_its_readers(panel, review, folder):

@@ -61,10 +61,13 @@ def claimed_by(case: Path) -> Claim | None:
 def claim(case: Path, reader: str = "") -> None:
     """Note that this program has a case open, in place of whoever had it.
 
-    In a folder that cannot be written, nothing is noted: there, nobody can save a case either.
+    In a folder that cannot be written, nothing is noted: there, nobody can save a case either. One that is gone, such
+    as that of a drive which is not connected, is not made.
 
     :param reader: the name of its user; "" if it is not to be told.
     """
+    if not os.path.isdir(case.parent):
+        return
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     facts = {"reader": reader, "machine": platform.node(), "process": os.getpid(), "since": now}
     with suppress(OutputError), replacing(claim_file(case), overwrite=True) as partial:
