@@ -73,6 +73,21 @@ def test_a_program_holds_what_it_opens_and_lets_it_go(panel, review, folder):
     assert not claim_file(second).exists() and panel.case_review.opened is None
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links of folders need rights there")
+def test_the_open_case_is_known_in_another_spelling_of_its_folder(panel, review, folder):
+    open_row(review, "a")
+    (folder / "link").symlink_to(folder / "segmentations")
+    review.segmentations.text = str(folder / "link")
+    review.segmentations.returnPressed.emit()
+    open_row(review, "a")
+    assert claim_file(case_of(folder, "a")).is_file(), "opened again"
+    panel.ui.nextButton.click()
+    panel.ui.checkedButton.click()
+    review.next_button.click()
+    assert rows(review)[0][1] == "1/3" and review.opened.files.name == "b"
+    assert not claim_file(case_of(folder, "a")).exists() and claim_file(case_of(folder, "b")).is_file()
+
+
 def test_removing_the_segmentation_lets_the_case_go(panel, review, folder):
     open_row(review, "a")
     slicer.mrmlScene.RemoveNode(panel.state.node)

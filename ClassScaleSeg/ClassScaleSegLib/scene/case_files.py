@@ -10,6 +10,7 @@ close_case(slicer.mrmlScene, opened)
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -52,6 +53,13 @@ class CaseFiles(NamedTuple):
     confidence: Path | None = None
     other: Path | None = None
 
+    def is_same(self, other: CaseFiles) -> bool:
+        """Return whether another case has the same segmentation, also if its folder is given by another path."""
+        first, second = self.segmentation, other.segmentation
+        with suppress(OSError):  # a folder is gone
+            return first == second or (first.name == second.name and first.parent.samefile(second.parent))
+        return False
+
 
 class OpenedCase(NamedTuple):
     """A case in the scene.
@@ -91,7 +99,7 @@ def find_cases(
     for folder in (images, segmentations, confidences, others):
         if folder is not None and not folder.is_dir():
             raise ImageError(f"{folder} is no folder. Choose the folder of the images, and that of the segmentations.")
-    if others is not None and others.resolve() == segmentations.resolve():
+    if others is not None and others.samefile(segmentations):
         raise ImageError(f"{others} is the folder of the segmentations themselves. Compare them with those of another.")
     there, sure = find_images(images), {} if confidences is None else find_images(confidences)
     beside = {} if others is None else {given_stem(file, (SUFFIX,)): file for file in _segmentations(others)}

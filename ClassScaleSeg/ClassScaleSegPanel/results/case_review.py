@@ -213,7 +213,7 @@ class CaseReview:
         return [self._cases.row(case, self._is_open(case)) for case in self._cases]
 
     def _is_open(self, case: CaseFiles) -> bool:
-        return self.opened is not None and self.opened.files.segmentation == case.segmentation
+        return self.opened is not None and self.opened.files.is_same(case)
 
     def _render(self) -> None:
         if self.dialog is None:
