@@ -286,6 +286,15 @@ def test_what_the_segment_editor_alone_has_changed_is_no_result_of_a_model_any_m
     assert read_notes(file) == CaseNotes()
 
 
+def test_what_somebody_has_renamed_is_no_result_of_a_model_any_more(panel, review, folder):
+    file = folder / "segmentations" / "a.seg.nrrd"
+    result().write(file, overwrite=True, found_by=["Brain"])
+    open_row(review, "a")
+    panel.state.node.GetSegmentation().GetSegment(SPLEEN).SetName("tumour")
+    review.save_button.click()
+    assert read_notes(file) == CaseNotes()
+
+
 def test_an_open_case_knows_who_found_it_wherever_it_is_saved(panel, review, folder, tmp_path):
     file, found = folder / "segmentations" / "a.seg.nrrd", result()
     found.write(file, overwrite=True, found_by=["Brain"])

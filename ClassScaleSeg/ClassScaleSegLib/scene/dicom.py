@@ -40,7 +40,7 @@ def remember_folder(volume: vtkMRMLScalarVolumeNode, folder: Path) -> None:
 
 
 def remember_origin(node: vtkMRMLSegmentationNode, models: Sequence[UsedModel], volumes: Iterable[LabelVolume]) -> None:
-    """Note on a segmentation node which models found its structures, and how large these were.
+    """Note on a segmentation node which models found its structures, and how these were called and how large they were.
 
     :param volumes: the statistics of the result.
     """
@@ -88,7 +88,7 @@ def unedited_result_of(node: vtkMRMLSegmentationNode, volumes: Iterable[LabelVol
 
 
 def _fingerprint(volumes: Iterable[LabelVolume]) -> str:
-    found = [[row.value, row.voxels] for row in volumes if row.voxels]
+    found = [[row.value, row.name, row.voxels] for row in volumes if row.voxels]
     return hashlib.sha256(json.dumps(sorted(found)).encode()).hexdigest()
 
 
