@@ -9,10 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from classscale_training.data.merged_labels import Merged
 from ClassScaleSegLib import Code, Geometry, LabelTable, Segmentation
 from ClassScaleSegLib.cohort.records import Recipe, Records
 from ClassScaleSegLib.errors import ClassScaleError, ImageError, LabelTableError, OutputExistsError
+from ClassScaleSegLib.images.case_notes import notes_in, read_notes
 from collect_cases import GRID, SHAPE, boxes, main, read, save, training, turned, voxels  # noqa: F401
 
 
@@ -409,6 +411,20 @@ def test_a_result_without_its_records_is_known_by_its_own_header(training, capsy
     Segmentation.from_image(file).write(file, overwrite=True, found_by=["Body"])
     assert training.collect("--corrected") == 0 and training.json["numTraining"] == 1
     assert "1 of 2 segmentations are as Body made them, and nobody has changed them: b. " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_result_that_another_program_has_changed_is_taken_though_its_header_stayed(training, compressed):
+    training.case("a", {1: "liver"})
+    file = training.case("b", {1: "liver"})
+    Segmentation.from_image(file).write(file, overwrite=True, found_by=["Body"])
+    image = sitk.ReadImage(str(file))
+    sitk.WriteImage(image, str(file), True)
+    assert read_notes(file).unchecked == ("Body",), "written again as it was"
+    image[0, 0, 0] = 1 - image[0, 0, 0]
+    sitk.WriteImage(image, str(file), compressed)
+    assert notes_in(file.read_bytes().decode("latin-1")).unchecked == ("Body",)
+    assert training.collect("--corrected") == 0 and training.json["numTraining"] == 2
 
 
 def test_all_faults_of_all_cases_are_told_together(training):

@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import ImageError, LabelTableError
 from ..labels.label import CODE_FIELDS, MAX_VALUE, Code, Label
 from ..labels.table import LabelTable
+from .case_notes import UNCHECKED, VOXELS, checksum_in
 from .counts import voxel_counts
 from .geometry import Geometry
 from .layers import fresh_values, renumbered
@@ -38,6 +39,7 @@ CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 # tags of a segment: how sure the model was of it, and Slicer's own status, by which somebody has checked it
 CONFIDENCE_TAG, STATUS_TAG = "ClassScaleSeg.Confidence", "Segmentation.Status"
 CHECKED, NOT_CHECKED = "completed", "notstarted"
+_NO_CHECKSUM = "0" * 8  # until the voxels are written
 REGION_CONTEXT = "Anatomic codes - DICOM master list"
 
 
@@ -56,20 +58,29 @@ def write_seg_nrrd(
     :param table: a label for every value but 0 that occurs.
     :param dtype: uint8 or uint16, the type in the file; it must hold all values of ``layers``.
     :param keep_empty: list classes without voxels as segments too.
-    :param notes: further fields of the header, each of one line, which other programs pass over.
+    :param notes: further fields of the header, each of one line, which other programs pass over. With that of what
+        nobody has looked at comes a checksum of the voxels: see :mod:`.case_notes`.
     :param tags: further tags of segments by their label values, names and texts of one line, without ``|``.
     :raises OSError: if the file cannot be written.
     """
     dtype = np.dtype(dtype).newbyteorder("<")
     rows = max(1, SLAB_BYTES // max(1, layers[0][0].nbytes * len(layers)))
     compressor = zlib.compressobj(COMPRESSION_LEVEL, zlib.DEFLATED, 31)  # 31: with the header and checksum of gzip
+    if UNCHECKED in notes:
+        notes = {**notes, VOXELS: _NO_CHECKSUM}
+    text = header(layers, table, geometry, dtype, keep_empty, notes, tags).encode()
     with path.open("wb") as file:
-        file.write(header(layers, table, geometry, dtype, keep_empty, notes, tags).encode())
+        file.write(text)
         for start in range(0, len(layers[0]), rows):
             slabs = [np.ascontiguousarray(layer[start : start + rows], dtype) for layer in layers]
             # the labels of all layers follow each other voxel by voxel
             file.write(compressor.compress(slabs[0].data if len(slabs) == 1 else np.stack(slabs, -1).data))
-        file.write(compressor.flush())
+        end = compressor.flush()
+        file.write(end)
+        if UNCHECKED in notes:
+            field = f"\n{VOXELS}:=".encode()
+            file.seek(text.index(field) + len(field))
+            file.write(checksum_in(end).encode())
 
 
 def header(
