@@ -15,6 +15,7 @@ from ClassScaleSegLib import ImageError, Segmentation
 from ClassScaleSegLib.images.case_claim import claim, claim_file, claimed_by, release
 from ClassScaleSegLib.images.case_notes import CaseNotes, read_notes
 from ClassScaleSegLib.images.review_state import review_state
+from ClassScaleSegLib.images.seg_nrrd import stored_type, write_seg_nrrd
 from ClassScaleSegLib.scene.case_files import find_cases, open_case
 from slicer_application import application, qt, slicer, wait_until
 from test_module_case_review import (  # noqa: F401
@@ -199,6 +200,15 @@ def test_readers_come_with_the_other_notes(tmp_path):
     notes = CaseNotes(("liver",), ("model",), ("Anna", "Ben"))
     (tmp_path / "a").write_text("NRRD0004\n" + "".join(f"{k}:={v}\n" for k, v in notes.fields().items()) + "\n")
     assert read_notes(tmp_path / "a") == notes
+
+
+def test_the_notes_on_a_thousand_corrected_structures_are_found(tmp_path):
+    file, found = tmp_path / "a.seg.nrrd", result()
+    notes = CaseNotes(
+        tuple(f"structure {number} of the left side, with a long name" for number in range(2000)), (), ("Anna",)
+    )
+    write_seg_nrrd(file, found.layers, found.table, found.geometry, stored_type(found.table), True, notes.fields())
+    assert read_notes(file) == notes
 
 
 def test_a_file_is_read_again_if_it_has_changed_alone(review, folder, monkeypatch):

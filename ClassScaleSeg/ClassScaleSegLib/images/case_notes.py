@@ -15,7 +15,8 @@ from typing import NamedTuple
 UNCHECKED = "ClassScaleSeg_Unchecked"  # names, as JSON
 VOXELS = "ClassScaleSeg_Voxels"  # CRC-32 of the voxels that are unchecked, as 8 hexadecimal digits
 _CORRECTED, _READERS = "ClassScaleSeg_Corrected", "ClassScaleSeg_Readers"  # names, as JSON
-_BEGINNING = 1 << 16  # bytes that are looked at
+_AT_ONCE, _MOST_BYTES = 1 << 16, 1 << 24  # bytes that are read to find the notes
+_END = re.compile(rb"\n(Segment|\n)")  # the segments, or the end of the header
 _TRAILER = 8  # bytes at the end of what gzip has compressed: CRC-32 and size of its content, the lowest byte first
 
 
@@ -45,7 +46,10 @@ def read_notes(file: Path) -> CaseNotes:
     :raises OSError: if it cannot be read.
     """
     with file.open("rb") as opened:
-        header = opened.read(_BEGINNING).partition(b"\n\n")[0].decode(errors="replace")
+        beginning = more = opened.read(_AT_ONCE)
+        while more and len(beginning) < _MOST_BYTES and not _END.search(beginning):
+            beginning += (more := opened.read(_AT_ONCE))
+        header = beginning.partition(b"\n\n")[0].decode(errors="replace")
         notes = notes_in(header)
         if notes.unchecked and (noted := _field(header, VOXELS)) is not None:
             opened.seek(-min(_TRAILER, file.stat().st_size), os.SEEK_END)
