@@ -135,9 +135,15 @@ def test_a_program_of_this_computer_that_has_crashed_holds_nothing(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     case = tmp_path / "a.seg.nrrd"
-    hold(case, machine=platform.node(), process=ended.pid)
+    claim(case)
+    own = json.loads(claim_file(case).read_text("utf-8"))
+    hold(case, machine=own["machine"], home=own["home"], process=ended.pid)
     assert claimed_by(case) is None
-    hold(case, machine=platform.node(), process=os.getppid())
+    hold(case, machine=own["machine"], process=ended.pid)
+    assert claimed_by(case).reader == "Anna", "another computer of the same name"
+    hold(case, machine=own["machine"], process=os.getpid())
+    assert claimed_by(case).reader == "Anna", "also if the number of its program is that of this one"
+    hold(case, machine=own["machine"], home=own["home"], process=os.getppid())
     assert claimed_by(case).reader == "Anna"
     release(case)
     assert claimed_by(case) is not None, "that of another program stays"

@@ -5,6 +5,7 @@ A file, not a lock of the operating system: not every network drive passes locks
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -39,7 +40,7 @@ def claim_file(case: Path) -> Path:
 
 
 def claimed_by(case: Path) -> Claim | None:
-    """Return who else has a case open; ``None`` if nobody has, or a program of this computer that has crashed since.
+    """Return who else has a case open; ``None`` if nobody has, or a program of this user that has crashed here since.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +70,7 @@ def claim(case: Path, reader: str = "") -> None:
     if not os.path.isdir(case.parent):
         return
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    facts = {"reader": reader, "machine": platform.node(), "process": os.getpid(), "since": now}
+    facts = {"reader": reader, "machine": platform.node(), "home": _home(), "process": os.getpid(), "since": now}
     with suppress(OutputError), replacing(claim_file(case), overwrite=True) as partial:
         partial.write_text(json.dumps(facts), "utf-8")
 
@@ -91,13 +92,21 @@ def _facts(case: Path) -> dict[str, object] | None:
     return found if isinstance(found, dict) else None
 
 
+def _home() -> str:
+    """Return what differs for other users and other computers: many a computer is called "Mac", as the next one is.
+
+    It does not tell the name of the user.
+    """
+    return hashlib.sha256(f"{platform.node()}\n{os.path.expanduser('~')}".encode(errors="replace")).hexdigest()[:16]
+
+
 def _is_own(facts: dict[str, object]) -> bool:
-    return facts.get("machine") == platform.node() and facts.get("process") == os.getpid()
+    return facts.get("home") == _home() and facts.get("process") == os.getpid()
 
 
 def _has_ended(facts: dict[str, object]) -> bool:
     process = facts.get("process")
-    if facts.get("machine") != platform.node() or not isinstance(process, int) or not 0 < process < 1 << 31:
+    if facts.get("home") != _home() or not isinstance(process, int) or not 0 < process < 1 << 31:
         return False
     try:
         import psutil
