@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from ClassScaleSegLib import ClassScaleError, ImageError, OutputError, OutputExistsError, Segmentation
+from ClassScaleSegLib.images.case_notes import read_notes
 from ClassScaleSegLib.options import Options
 from ClassScaleSegLib.scene.confidence import confidence_of
 from ClassScaleSegLib.scene.request import Request
@@ -176,6 +177,12 @@ def test_every_frame_of_a_sequence_is_segmented_into_a_sequence(scene, logic, tm
     saved = [Segmentation.from_image(tmp_path / f"segmentations/{name}.seg.nrrd") for name in sorted(names)]
     moved = np.subtract(saved[1].geometry.origin, saved[0].geometry.origin)
     assert abs(moved[0]) == pytest.approx(10) and len(saved[0].table.foreground) == 2
+    noted = [read_notes(tmp_path / f"segmentations/{name}.seg.nrrd").unchecked for name in sorted(names)]
+    assert len(noted[0]) == 1 and noted[0] == noted[1], "nobody has looked at them"
+    logic.noteChecked(node, "Segment_5")
+    logic.saveForTraining(node, tmp_path, replace=True)
+    noted = [read_notes(tmp_path / f"segmentations/{name}.seg.nrrd").unchecked for name in sorted(names)]
+    assert sorted(map(len, noted)) == [0, 1], "one frame is checked"
 
 
 def test_a_volume_deleted_during_the_run_stops_it_with_a_sentence(scene, logic):

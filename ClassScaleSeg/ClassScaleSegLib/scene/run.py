@@ -314,6 +314,7 @@ class SceneRun:
                 nodes.append(slicer.vtkMRMLSegmentationNode())
                 nodes[-1].SetName(f"{self._name} segmentation")
                 show_result(nodes[-1], result, volume, *choices)
+                remember_origin(nodes[-1], self._models, result[1])
             node = add_segmentations(volume, nodes, f"{self._name} segmentation")
         else:
             node = self._target()
