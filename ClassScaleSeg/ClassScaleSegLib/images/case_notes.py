@@ -68,6 +68,7 @@ def checksum_in(end: bytes) -> str:
 
 def notes_in(header: str) -> CaseNotes:
     """Return the notes in a header."""
+    header = header.partition("\nSegment")[0]  # they come before the segments, which may be a thousand
     return CaseNotes(*(_names(header, field) for field in (_CORRECTED, UNCHECKED, _READERS)))
 
 
