@@ -42,9 +42,8 @@ def compare(options: argparse.Namespace, work: Work, begin: Begin, output: Path,
         words += ["--cases", *cases]
         without_filled = _write_without_filled(work, cases, results / _DRAWN)
         drawn = ["-s", str(results / _DRAWN)] if without_filled else drawn
-        for file in (facts, results / _TABLE):  # of an earlier comparison, which this one would be taken for
-            with suppress(FileNotFoundError):
-                file.unlink()
+        with suppress(FileNotFoundError):
+            facts.unlink()
         ended = work.ended("compare-models", [*words, *drawn, *kept, "-device", options.device])
         if facts.is_file():
             found = read_json(facts, {"cases": list, "structures": list, "mean_dice": list}, "Run the command again.")
