@@ -71,6 +71,29 @@ def test_a_comparison_that_fails_leaves_the_new_model(steps, corrected, capsys):
     assert (corrected.folder.parent / "mine.zip").read_bytes() == b"bundle"
 
 
+def test_a_comparison_that_fails_leaves_no_table_of_an_earlier_one(steps, corrected):
+    corrected.case("b", NAMES)
+    assert finetune(corrected, "--fold", 0) == 0
+    call = steps.calls[-1]
+    table, facts = Path(call[call.index("-o") + 1]), Path(call[call.index("--results") + 1], "comparison.json")
+    table.write_text("of the models before")
+    steps.failing = "compare-models"
+    assert facts.is_file() and finetune(corrected, "--fold", 0, "--overwrite") == 0
+    again = steps.calls[-1]
+    assert again[again.index("-o") + 1] == str(table), "the same place"
+    assert not table.exists() and not facts.exists()
+
+
+def test_an_earlier_table_that_cannot_be_removed_is_named(steps, corrected, capsys):
+    corrected.case("b", NAMES)
+    assert finetune(corrected, "--fold", 0) == 0
+    call = steps.calls[-1]
+    table = Path(call[call.index("-o") + 1])
+    table.mkdir()  # to remove it fails for any user
+    assert finetune(corrected, "--fold", 0, "--overwrite") == 0
+    assert f"could not be compared: {table} cannot be written" in capsys.readouterr().out
+
+
 def test_a_training_that_is_done_is_compared_though_other_cases_were_trained_on_since(steps, corrected, write_model):
     corrected.case("b", NAMES)
     assert finetune(corrected, "--fold", 0) == 0 and steps.names == [*ALL, "compare-models"]

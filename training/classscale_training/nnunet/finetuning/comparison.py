@@ -42,8 +42,9 @@ def compare(options: argparse.Namespace, work: Work, begin: Begin, output: Path,
         words += ["--cases", *cases]
         without_filled = _write_without_filled(work, cases, results / _DRAWN)
         drawn = ["-s", str(results / _DRAWN)] if without_filled else drawn
-        with suppress(FileNotFoundError):
-            facts.unlink()
+        for earlier in (facts, results / _TABLE):  # of other models: nobody may take them for these
+            with suppress(FileNotFoundError):
+                earlier.unlink()
         ended = work.ended("compare-models", [*words, *drawn, *kept, "-device", options.device])
         if facts.is_file():
             found = read_json(facts, {"cases": list, "structures": list, "mean_dice": list}, "Run the command again.")
@@ -55,7 +56,7 @@ def compare(options: argparse.Namespace, work: Work, begin: Begin, output: Path,
             return
         why = (ended.error or killed(ended)).strip()
     except OSError as error:
-        why = str(unwritable(facts, error))
+        why = str(unwritable(Path(error.filename or facts), error))
     except ClassScaleError as error:
         why = str(error)
     except KeyboardInterrupt:
