@@ -88,13 +88,18 @@ def test_models_that_cannot_be_trained_further_are_not_offered(panel, child, tmp
     pack(resource("Models", "toy-120.zip"), tmp_path / "ours.zip")
     shutil.copy(tmp_path / "ours.zip", tmp_path / "damaged.zip")
     models = [(folder, "Foreign"), ("packed.zip", "Packed"), ("ours.zip", "Ours"), ("damaged.zip", "Bad")]
-    for source, name in (*models, ("primus.zip", "Primus")):
+    models += [
+        ("primus.zip", "Primus"),
+        (primus, "Primus folder"),
+        (write_model(root=tmp_path / "unet"), "U-Net folder"),
+    ]
+    for source, name in models:
         Catalog().add(tmp_path / source, name)
     (tmp_path / "damaged.zip").write_bytes(b"")
     panel.ui.trainButton.click()
     offered = {panel.training.model.itemText(index) for index in range(panel.training.model.count)}
     panel.training.end()
-    assert {"Foreign", "Packed", "Ours", "Bad", "Primus"} & offered == {"Ours", "Bad"}
+    assert {name for _source, name in models} & offered == {"Ours", "Bad", "U-Net folder"}
     for file in (folder, tmp_path / "packed.zip"):
         with pytest.raises(ClassScaleError, match="was not planned by nnU-Net"):
             ModelPlans.read(str(file))

@@ -163,6 +163,20 @@ def summarize(path: str | Path, configuration: str | None = None) -> ModelSummar
         return describe_folder(files, plans, dataset, folds, configuration, trained, trainer)
 
 
+def is_trainable(path: str | Path, configuration: str | None = None) -> bool:
+    """Return whether a model can be trained further as it is: a U-Net that nnU-Net has planned. No weights are read.
+
+    A Primus needs a trainer of its own.
+
+    :param path: the model, and ``configuration``: as of :func:`summarize`.
+    :raises ModelError: if the model cannot be used.
+    """
+    found = summarize(path, configuration)
+    entries = configuration_entries(found.plans, found.configuration_name)
+    _name, network = find_network(planned_architecture(entries))
+    return found.preprocessing is None and network.unet
+
+
 def _trained(files: Files, checkpoint: str) -> tuple[str | None, str | None]:
     """Return configuration and trainer that a checkpoint names; ``None`` if it does not, or names them elsewhere."""
     with files.open(checkpoint) as stream:

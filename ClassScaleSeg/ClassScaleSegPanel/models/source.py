@@ -57,15 +57,13 @@ class CatalogModels:
         One that cannot be opened counts: the training says what is wrong with it.
         """
         from ClassScaleSegLib.errors import ModelError
-        from ClassScaleSegLib.models import families
-        from ClassScaleSegLib.models.files import open_source
+        from ClassScaleSegLib.models.summary import is_trainable
 
         if len(entry.parts) != 1 or not self.is_there(entry):
             return False
         (path,) = self._catalog.paths(entry)
         try:
-            with open_source(path, entry.parts[0].configuration) as files:
-                return families.is_trainable(files)
+            return is_trainable(path, entry.parts[0].configuration)
         except ModelError:
             return True
 
