@@ -1,6 +1,7 @@
 """The file that tells a child process its job: what is read from it, and what is refused."""
 
 import json
+import tempfile
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,16 @@ from conftest import TOY
 
 pytest.importorskip("nnunetv2")
 SAMPLE = resource("SampleData", "toy-120.nrrd")
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path, monkeypatch):
+    """The system's temporary folder, empty at the start and at the end."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+    assert list(folder.iterdir()) == []
 
 
 def test_a_job_is_read_from_its_file_as_it_was(tmp_path, monkeypatch):
