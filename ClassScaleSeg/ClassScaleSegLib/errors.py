@@ -23,6 +23,10 @@ class ImageError(ClassScaleError):
     """An input image cannot be read or does not fit the model."""
 
 
+class DamagedImageError(ImageError):
+    """A file of an image is cut or damaged. Another copy of it may be whole."""
+
+
 class LabelTableError(ClassScaleError):
     """A label table cannot be read, contradicts itself, or does not match the labels of a model or label map."""
 

@@ -81,3 +81,18 @@ def test_a_password_that_is_not_valid_any_more_is_not_tried_for_each_series(
     looks += [nothing]
     assert watch(shelf, server, tmp_path / "out") == ExitCode.CANCELLED
     assert len(asked) == 1 and not list((tmp_path / "out").glob("records/*"))
+
+
+def test_a_wrong_password_for_results_is_tried_once_and_not_for_each_result(
+    shelf, server, given, child, looks, tmp_path
+):
+    for number in range(3):
+        shelf.add(write_series(tmp_path / f"{number}", planes(4), f"1.2.{number}", SeriesNumber=number + 5))
+    server.answer = lambda instances: (401, {"Content-Type": "text/plain"}, b"")
+    tries = []
+    looks += [lambda: tries.append(len(server.instances)) for _ in range(8)]
+    looks += [lambda: setattr(server, "answer", None)] + [nothing] * 16
+    assert watch(shelf, server, tmp_path / "out") == ExitCode.CANCELLED
+    assert tries == [0, 1, 1, 2, 2, 2, 2, 3] and len(child) == 4
+    states = [record(tmp_path / "out", file.stem)["state"] for file in (tmp_path / "out" / "records").iterdir()]
+    assert states == ["done"] * 4

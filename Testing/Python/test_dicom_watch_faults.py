@@ -64,6 +64,21 @@ def test_a_series_that_is_no_volume_is_left_out_for_good(shelf, server, given, u
     assert not (tmp_path / "images" / uid).exists() and not server.instances
 
 
+def test_a_series_with_a_damaged_image_is_fetched_and_tried_again(shelf, server, given, uid, child, looks, tmp_path):
+    Child.error, Child.kind = "Its pixels cannot be read.", "DamagedImageError"
+    damaged, there = shelf.files[0], []
+    shelf.files[0] = (damaged[0][:-2] + b"??", damaged[1])  # whole by its outline
+
+    def mended():
+        assert record(tmp_path, uid)["state"] == "failed" and not (tmp_path / "images" / uid).exists()
+        shelf.files[0], Child.error = damaged, ""
+        Child.seen = lambda: there.extend(file.read_bytes() for file in (tmp_path / "images" / uid).iterdir())
+
+    looks += [nothing, mended, nothing, nothing]
+    assert watch(shelf, server, tmp_path) == ExitCode.CANCELLED
+    assert record(tmp_path, uid)["state"] == "done" and len(server.instances) == 1 and damaged[0] in there
+
+
 def test_a_result_that_was_not_stored_is_sent_again_and_not_segmented_again(
     shelf, server, given, uid, child, tmp_path, capsys
 ):

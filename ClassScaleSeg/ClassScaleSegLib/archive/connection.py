@@ -32,6 +32,10 @@ class RequestRefused(ArchiveError):
     """The archive, or a server in front of it, refuses the request as a whole."""
 
 
+class UserRefused(RequestRefused):
+    """The archive does not accept who asks."""
+
+
 class RequestTooLarge(RequestRefused):
     """Smaller requests may be accepted."""
 
@@ -155,7 +159,7 @@ class Archive:
             refusal = NotUnderstood if status == 400 else RequestTooLarge
             raise refusal(f"{given}: {STATUS[status]}. {quote(answer)}".strip())
         if status == 401:
-            raise RequestRefused(self.who_asks())
+            raise UserRefused(self.who_asks())
         kind = RequestRefused if status < 500 else ArchiveError
         raise kind(f"{given}: {STATUS.get(status, STATUS[status // 100])}. {quote(answer)}".strip())
 

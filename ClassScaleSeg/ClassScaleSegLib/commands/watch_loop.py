@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from datetime import date, timedelta
 
 from ..archive.asking import Asking, NotGiven, asking
-from ..archive.connection import Archive, NotReached
+from ..archive.connection import Archive, NotReached, UserRefused
 from ..archive.criteria import Criteria
 from ..archive.searching import MOST_LOOKED_THROUGH, Search, Series
 from ..errors import ArchiveError, ClassScaleError, OutputError
@@ -20,7 +20,7 @@ from ..process.exit_codes import ExitCode
 from ..process.fault_log import FaultLog
 from ..process.terminal import on_one_line
 from .watch_record import DONE, FAILED, LEFT_OUT, Look, SeriesRecord, checksum_of, now
-from .watch_work import NoVolume, SeriesWork
+from .watch_work import Damaged, NoVolume, SeriesWork
 
 _MOST_ATTEMPTS = 8  # at a series, each after twice the time, until the command is started again
 _LONGEST_REST = 3600  # seconds, if an archive or the disk is at fault, which may be in order again
@@ -47,6 +47,7 @@ class Watch:
         self._failures: dict[str, tuple[int, float]] = {}  # how many of a series, and when it is due again
         self._fault = ""  # that was told last of the archive, or of the folder
         self._notices: set[str] = set()  # of the last look
+        self._refusals, self._sends_again = 0, 0.0  # by the archive for results, one after the other; when it is asked
         self._passed_over = False  # there are series of which it is not clear what is to be done
 
     def run(self) -> ExitCode:
@@ -167,9 +168,13 @@ class Watch:
         :raises OutputError: if what has become of it cannot be recorded.
         """
         begin, work = time.monotonic(), self._work
+        if begin >= self._sends_again:
+            work.refusal = None
         try:
             done = work.run(ask, series, images, patient)
         except Exception as fault:
+            if isinstance(fault, UserRefused) and work.refusal is None:
+                self._hold_results(fault)
             of_all = isinstance(fault, NotReached) or _is_refused(fault)
             if of_all and work.made is None:  # a result also waits if its archive is away
                 raise
@@ -181,15 +186,25 @@ class Watch:
                 self._undone.discard(series.uid)
                 self._forget_images(series)
             else:
+                if isinstance(error, Damaged):  # they are fetched again: the archive may have others by then
+                    work.remove_images(series)
                 self._undone.add(series.uid)
                 self._wait(series, for_ever=work.made is not None or isinstance(error, (ArchiveError, OutputError)))
             work.records.write(failed)
             self._say(series, failed, begin)
             return
+        self._refusals = 0
         self._undone.discard(series.uid)
         self._failures.pop(series.uid, None)
         self._forget_images(series)
         self._say(series, done, begin)
+
+    def _hold_results(self, refusal: UserRefused) -> None:
+        """Send nothing for a time, twice as long after each refusal: the archive may lock the user out."""
+        self._refusals += 1
+        self._work.refusal = refusal
+        rest = min(self._options.every * 2**self._refusals, max(_LONGEST_REST, self._options.every))
+        self._sends_again = time.monotonic() + rest
 
     def _wait(self, series: Series, for_ever: bool) -> None:
         """Let a series rest after a failure: twice as long after each, and after the last one until the next start.

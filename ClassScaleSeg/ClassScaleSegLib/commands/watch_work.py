@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..archive.asking import Asking
-from ..archive.connection import Archive
+from ..archive.connection import Archive, UserRefused
 from ..archive.fetching import Fetched, SeriesFetch
 from ..archive.files import find_dicom_files
 from ..archive.received import look_at
 from ..archive.searching import Series
 from ..archive.sending import send
-from ..errors import ArchiveError, ClassScaleError, ImageError, OutputError, named, reason
+from ..errors import ArchiveError, ClassScaleError, DamagedImageError, ImageError, OutputError, named, reason
 from ..files import replacing
 from ..images.dicom.deflate import read_header
 from ..process.job import Job
@@ -28,11 +28,19 @@ class NoVolume(ClassScaleError):
     """The images of a series are nothing that can be segmented."""
 
 
+class Damaged(ClassScaleError):
+    """An image of a series cannot be read as the archive gives it, which may have a whole one later."""
+
+
+_KINDS: dict[str, type[ClassScaleError]] = {ImageError.__name__: NoVolume, DamagedImageError.__name__: Damaged}
+
+
 class SeriesWork:
     """Works on series, one by one.
 
     :ivar records: of what has become of them.
     :ivar target: archive for the results; ``None``: they stay in the folder.
+    :ivar refusal: why nothing is sent now, because the target does not accept who asks; ``None``: results are sent.
     :ivar made: the record of the series that is worked on, once it is segmented.
     :param job: a job with models and options, but without images.
     :param patience: seconds without progress after which a segmentation is ended.
@@ -40,6 +48,7 @@ class SeriesWork:
 
     def __init__(self, folder: Path, job: Job, target: Archive | None, patience: float) -> None:
         self.records, self.target = Records(folder), target
+        self.refusal: UserRefused | None = None
         self.made: SeriesRecord | None = None
         self._folder, self._job, self._patience = folder, job, patience
 
@@ -50,7 +59,9 @@ class SeriesWork:
         :param patient: ID of its patient, as the archive tells it.
         :returns: the record that it is done, which is written.
         :raises NotReached: if an archive cannot be reached.
+        :raises UserRefused: if the target does not accept who asks; ``refusal`` itself if it was not asked.
         :raises NoVolume: if it cannot be segmented because of what it is.
+        :raises Damaged: if an image cannot be read.
         :raises ClassScaleError: if it cannot be fetched, segmented or sent.
         :raises OutputError: if something cannot be written or deleted.
         """
@@ -71,6 +82,8 @@ class SeriesWork:
                 "and the result were deleted here, and nothing was sent."
             )
         if self.target is not None:
+            if self.refusal is not None:
+                raise self.refusal
             _send(result, self.target)
         done = replace(self.made, state=DONE, reason="")
         self.records.write(done)
@@ -93,6 +106,7 @@ class SeriesWork:
 
         :raises ArchiveError: if not all of its images come, or not in a form that can be read.
         :raises NoVolume: if it cannot be segmented because of what it is.
+        :raises Damaged: if an image cannot be read.
         :raises ClassScaleError: if it cannot be segmented.
         """
         fetched = _whole(ask, series, self._folder / "images")
@@ -110,7 +124,7 @@ class SeriesWork:
             process.job = replace(self._job, images=(str(fetched.folder.resolve()),), output=made)
             process.start()
             if process.wait(patience=self._patience) != "finished":
-                kind = NoVolume if process.kind == ImageError.__name__ else ClassScaleError
+                kind = _KINDS.get(process.kind or "", ClassScaleError)
                 raise kind(process.error or "The segmentation has ended without a word.")
             with replacing(result, overwrite=True) as temporary, named(result):
                 shutil.copyfile(made, temporary)

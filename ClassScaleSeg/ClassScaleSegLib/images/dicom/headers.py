@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from ...errors import ImageError, named, reason
+from ...errors import DamagedImageError, ImageError, named, reason
 from .letters import decoded
 
 if TYPE_CHECKING:
@@ -203,7 +203,9 @@ def read_slices(path: Path) -> list[Slice]:
         except (ImageError, MemoryError):
             raise
         except Exception as error:  # pydicom raises whatever a damaged value makes Python raise
-            raise ImageError(f"Its DICOM header is damaged ({reason(error)}). Export the series again.") from error
+            raise DamagedImageError(
+                f"Its DICOM header is damaged ({reason(error)}). Export the series again."
+            ) from error
 
 
 def slices_in(path: Path, dataset: Dataset) -> Iterator[Slice]:

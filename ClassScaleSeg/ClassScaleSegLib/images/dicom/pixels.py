@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import ImageError, reason
+from ...errors import DamagedImageError, ImageError, reason
 from ..image_file import check_memory
 from .headers import Slice
 
@@ -42,7 +42,7 @@ def decode(slices: list[Slice]) -> sitk.Image:
     try:
         image = reader.Execute()
     except RuntimeError as error:
-        raise ImageError(f"Its pixels cannot be read ({reason(error, -1)}). Export the series again.") from None
+        raise DamagedImageError(f"Its pixels cannot be read ({reason(error, -1)}). Export the series again.") from None
     order = [piece.frame for piece in slices] if several else list(range(len(slices)))
     if as_itk and order == list(range(image.GetDepth())):
         return image
