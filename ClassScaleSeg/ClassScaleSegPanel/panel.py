@@ -15,6 +15,7 @@ from ClassScaleSegLib.scene.volume import first_volume, fit_region
 from slicer.i18n import tr as _
 
 from .archives.fetching import FetchDialog
+from .archives.watching import WatchDialog
 from .inputs.channel_rows import ChannelRows
 from .inputs.channels import channel_volume, forget_volume, set_channel_volume
 from .inputs.sample_data import model_for
@@ -33,7 +34,7 @@ from .runs.device_list import DeviceList
 from .runs.last_choice import LastChoice
 from .runs.queue_panel import QueuePanel
 from .runs.report_folder import ReportFolder
-from .runs.request import model_ids
+from .runs.request import model_ids, watching_with
 from .runs.run_panel import RunPanel
 from .servers.dialog import ServerDialog
 from .servers.watch import ServerWatch
@@ -101,7 +102,8 @@ class Panel:
             lambda: self.models.reload(),
         )
         self.archive = FetchDialog(lambda fetched: self.queue.add_fetched(fetched))
-        self.queue = QueuePanel(self.ui, self.state, self.render, self.archive.open)
+        self.watch = WatchDialog(lambda: watching_with(self.state), self._show_watched)
+        self.queue = QueuePanel(self.ui, self.state, self.render, self.archive.open, self.watch.open)
         self.reports = ReportFolder(self.ui, self.state)
         self.models = ModelChooser(self.ui, self.state, Catalog(), self.choose_models, self.render)
         self.model_list = ModelList(
@@ -134,6 +136,7 @@ class Panel:
         self.training.end()
         self.model_comparison.end()
         self.archive.end()
+        self.watch.end()
         self.channels.close()
         self.results.close()
         self.comparing.close()
@@ -278,6 +281,13 @@ class Panel:
         parameters = self.state.parameters or self.logic.getParameterNode()
         parameters.segmentation = shown.node if shown is run else None
         self.ui.resultCollapsibleButton.collapsed = False
+
+    def _show_watched(self) -> None:
+        """Show what is known of the archive that is watched, and that it is once its window is closed."""
+        told = self.watch.told
+        self.queue.show_watched(told)
+        if told and self.watch.dialog is None:
+            self.ui.queueCollapsibleButton.collapsed = False
 
     def _show_case(self, node: vtkMRMLSegmentationNode, other: vtkMRMLSegmentationNode | None) -> None:
         """List the segmentation of a case that was opened, and choose the one to compare it with."""

@@ -164,7 +164,7 @@ def test_the_last_days_are_counted_anew_at_each_look(shelf, server, given, child
     assert list(dict.fromkeys(asked)) == ["20261129-", "20261128-"]
     for days in ("0", "-1", "9999999999"):
         assert main(["dicom", "watch", *common, "--days", days]) == ExitCode.USAGE
-    for words in ([], ["--days", "1", "--date", "20261101-"], ["--days", "1", "--json-progress"]):
+    for words in ([], ["--days", "1", "--date", "20261101-"], ["--days", "1", "--criteria", "x.json"]):
         with pytest.raises(SystemExit):
             main(["dicom", "watch", *common, *words])
 
@@ -193,6 +193,16 @@ def test_results_can_stay_here_and_images_too(shelf, server, given, uid, child, 
 def test_what_cannot_work_is_said_at_once(shelf, server, child, tmp_path, capsys, words, code, said):
     assert watch(shelf, server, tmp_path, "--once", *words) == code
     assert said in capsys.readouterr().err and not shelf.requests
+
+
+def test_a_program_can_follow_what_is_done(shelf, server, given, uid, child, tmp_path, capsys):
+    server.answer = lambda instances: (503, {"Content-Type": "text/plain"}, b"busy")
+    assert watch(shelf, server, tmp_path, "--once", "--json-progress") == ExitCode.SOME_FAILED
+    first, *told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {one["event"] for one in told} == {"result"} and first["look"] is None and first["states"] == {}
+    assert [one["look"]["series"] for one in told if one["look"]["series"]] == [uid]
+    assert told[-1]["states"] == {"segmented": 1} and told[-1]["failed"][0]["series"] == uid
+    assert "503" in told[-1]["failed"][0]["reason"]
 
 
 def test_two_do_not_work_in_one_folder(shelf, server, given, child, tmp_path, capsys, monkeypatch):

@@ -30,6 +30,7 @@ PICTURES = (
     ("compare-models.png", 520, "1", "models", "light"),
     ("review-cases.png", 600, "1", "review", "light"),
     ("archive.png", 760, "1", "archive", "light"),
+    ("watch.png", 760, "1", "watch", "light"),
     ("confidence.png", 350, "1", "confidence", "light"),
     ("350.png", 350, "1", "anatomy", "light"),
     ("371.png", 371, "1", "model", "dark"),
@@ -68,7 +69,7 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
         "several": run two models on two volumes and a broken one, compare the results, and show every section.
         "correcting": the bar above the Segment Editor, after a run. "training": the dialog in which a model is trained.
         "trained": the same at the end of a training. "models": the dialog in which two are compared. "archive": that in
-        which series are fetched from an archive.
+        which series are fetched from an archive. "watch": that in which an archive is watched.
     :param theme: "light" or "dark".
     """
     sys.path[:0] = [str(ROOT / "Testing" / "Python")]
@@ -126,8 +127,8 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
         save(review_dialog(panel, application), file)
         application.widget.cleanup()
         return
-    if classes == "archive":
-        save(archive_dialog(panel, application), file)
+    if classes in ("archive", "watch"):
+        save({"archive": archive_dialog, "watch": watch_dialog}[classes](panel, application), file)
         application.widget.cleanup()
         return
     window = ModulePanel(application.widget.parent)
@@ -284,6 +285,32 @@ def archive_dialog(panel: Any, application: Any) -> Any:
     shown.table.tick(["1"])
     shown._at, shown._count = 2, 2
     shown._follow(Event("progress", "fetch", 300, 1024))
+    shown.render()
+    for _round in range(4):
+        application.processEvents()
+    return shown.dialog
+
+
+def watch_dialog(panel: Any, application: Any) -> Any:
+    """Return the dialog in which an archive is watched, while it is; nothing is asked."""
+    from ClassScaleSegLib.process import Event
+
+    shown = panel.watch
+    shown.open()
+    shown.access.address.setEditText("https://pacs.example.org/dicom-web")
+    shown.access.user.text, shown.access.secret.text = "me", "password"
+    shown.folder.text = "/data/watched"
+    uid, day = "1.2.840.113619.2.5", "2026-12-08"
+    reasons = (("failed", "511 of 512 images are there."), ("segmented", "its disk is full. Tell its administrator."))
+    failed = [
+        {"series": f"{uid}.{17 + number}", "state": state, "time": f"{day} 03:12:0{number}", "reason": reason}
+        for number, (state, reason) in enumerate(reasons)
+    ]
+    look = {"time": f"{day} 09:12:40", "fault": "", "due": 2, "arriving": 1, "series": f"{uid}.21"}
+    shown.process, shown._answered = SimpleNamespace(cancel=int, close=int), True
+    states = {"done": 312, "left out": 4, "segmented": 1, "failed": 1}
+    facts = {"look": {**look, "since": f"{day} 09:12:41"}, "states": states, "failed": failed, "faults": []}
+    shown._follow(Event("result", facts=facts))
     shown.render()
     for _round in range(4):
         application.processEvents()

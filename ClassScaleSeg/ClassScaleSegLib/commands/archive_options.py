@@ -18,12 +18,11 @@ from ..errors import ArchiveError, reason
 from .parsing import add_program_options
 
 
-def add_archive_options(parser: argparse.ArgumentParser, flag: str, json: str, programs: bool = True) -> None:
+def add_archive_options(parser: argparse.ArgumentParser, flag: str, json: str) -> None:
     """Add the options that say which archive it is, and who asks.
 
     :param flag: of the address.
     :param json: what ``--json`` prints.
-    :param programs: whether a program can start the command and follow its progress.
     """
     text = "root of the archive's DICOMweb service, such as http://localhost:8042/dicom-web"
     parser.add_argument(flag, dest="archive", required=True, metavar="URL", help=text)
@@ -32,8 +31,6 @@ def add_archive_options(parser: argparse.ArgumentParser, flag: str, json: str, p
     text = "let images, password and token pass between machines even if the address is not one of https"
     parser.add_argument("--insecure", action="store_true", help=text)
     parser.add_argument("--json", action="store_true", help=f"print JSON: {json}")
-    if not programs:
-        return
     add_program_options(parser, f"print {json} as JSON lines, with the progress")
 
 

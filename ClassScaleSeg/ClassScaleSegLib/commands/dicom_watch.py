@@ -59,7 +59,7 @@ def add_watch_options(parser: Parser) -> None:
     text = "end a segmentation that has made no progress for so long; it is tried again as others (default: 30)"
     add("--patience", type=float, default=30.0, metavar="MINUTES", help=text)
     add("--once", action="store_true", help="segment the series that there are now, and end")
-    add_archive_options(parser, "--from", "a line for each series", programs=False)
+    add_archive_options(parser, "--from", "a line for each series")
     add_options(parser, *_OPTIONS)
 
 
@@ -99,7 +99,7 @@ def watch_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     with locked(folder / LOCK, f"{folder} is being used"):
         work = SeriesWork(folder, job, target, 60 * options.patience)
         work.sweep()
-        return Watch(options, archive, criteria, work, reporter.faults).run()
+        return Watch(options, archive, criteria, work, reporter).run()
 
 
 def _target(options: argparse.Namespace, archive: Archive) -> Archive | None:

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import date, timedelta
@@ -17,11 +18,12 @@ from ..archive.criteria import Criteria
 from ..archive.searching import MOST_LOOKED_THROUGH, Search, Series
 from ..errors import ArchiveError, ClassScaleError, OutputError
 from ..process.exit_codes import ExitCode
-from ..process.fault_log import FaultLog
 from ..process.terminal import on_one_line
+from .reporting import Reporter
 from .watch_record import DONE, FAILED, LEFT_OUT, Look, SeriesRecord, checksum_of, now
 from .watch_work import Damaged, NoVolume, SeriesWork
 
+_MOST_REPORTED = 200  # series that have failed or were not sent, the last ones first
 _MOST_ATTEMPTS = 8  # at a series, each after twice the time, until the command is started again
 _LONGEST_REST = 3600  # seconds, if an archive or the disk is at fault, which may be in order again
 _SECONDS_BETWEEN_LISTS = 3600  # of the images of a series that is done: replaced ones do not change their number
@@ -31,14 +33,15 @@ class Watch:
     """Looks for series again and again, and works on those that are due, one by one.
 
     :param options: of the command.
-    :param faults: for exceptions that nobody foresaw; they fail a series, and the others go on.
+    :param reporter: gets what is noted of each look, if a program follows; and exceptions that nobody foresaw, which
+        fail a series while the others go on.
     """
 
     def __init__(
-        self, options: argparse.Namespace, archive: Archive, criteria: Criteria, work: SeriesWork, faults: FaultLog
+        self, options: argparse.Namespace, archive: Archive, criteria: Criteria, work: SeriesWork, reporter: Reporter
     ) -> None:
         self._options, self._archive, self._criteria, self._work = options, archive, criteria, work
-        self._faults = faults
+        self._reporter = reporter
         self._counts: dict[str, int] = {}  # images of each series at the last look
         self._listed: dict[str, float] = {}  # when the images of a series were compared with those of its result
         self._arriving = 0  # series of which more images may come
@@ -53,6 +56,7 @@ class Watch:
     def run(self) -> ExitCode:
         """Work until it is stopped, or with ``--once`` until all series of the first look are done or have failed."""
         once, every, refused = self._options.once, self._options.every, 0
+        self._report(None)
         while True:
             begin, rest = time.monotonic(), every
             try:
@@ -179,7 +183,7 @@ class Watch:
             if of_all and work.made is None:  # a result also waits if its archive is away
                 raise
             known = isinstance(fault, ClassScaleError)
-            error = fault if known else self._faults.sentence(f"The series {series.uid}", fault)
+            error = fault if known else self._reporter.faults.sentence(f"The series {series.uid}", fault)
             failed = work.made or SeriesRecord(series.uid, series.study, images, FAILED)
             failed = replace(failed, reason=str(error), state=LEFT_OUT if isinstance(error, NoVolume) else failed.state)
             if failed.state == LEFT_OUT:
@@ -218,6 +222,19 @@ class Watch:
 
     def _note(self, look: Look) -> None:
         self._work.records.write_look(look)
+        self._report(look)
+
+    def _report(self, look: Look | None) -> None:
+        """Tell a program what has become of all series, and what there was at a look of this run."""
+        if self._options.json_progress:
+            found, faults = self._work.records.read_all()
+            failed = sorted((record for record in found if record.is_open), key=lambda record: record.time)
+            self._reporter.result(
+                look=look and asdict(look),
+                states=Counter(record.state for record in found),
+                failed=[asdict(record) for record in failed[: -_MOST_REPORTED - 1 : -1]],
+                faults=faults,
+            )
 
     def _forget_images(self, series: Series) -> None:
         if not self._options.keep_images:
@@ -226,6 +243,8 @@ class Watch:
     def _say(self, series: Series, record: SeriesRecord, begin: float) -> None:
         """Print a line on a series. It names no patient."""
         seconds = round(time.monotonic() - begin, 1)
+        if self._options.json_progress:
+            return
         if self._options.json:
             facts = asdict(record)
             del facts["instances"], facts["time"]

@@ -1,6 +1,6 @@
 """Run a segmentation, a training or a transfer in a child process, follow its progress, and cancel it."""
 
-from .archive import Access, ArchiveProcess
+from .archive import Access, ArchiveProcess, WatchProcess
 from .comparison import Agreement, FolderComparison
 from .job import Event, Job
 from .segmentation import SegmentationProcess
@@ -16,4 +16,5 @@ __all__ = [
     "ModelComparisonProcess",
     "SegmentationProcess",
     "TrainingProcess",
+    "WatchProcess",
 ]

@@ -1,4 +1,4 @@
-"""Ask a DICOM archive in a child process: ``classscaleseg dicom find``, ``fetch`` and ``send``."""
+"""Ask a DICOM archive in a child process: ``classscaleseg dicom find``, ``fetch``, ``send`` and ``watch``."""
 
 from __future__ import annotations
 
@@ -93,3 +93,27 @@ class ArchiveProcess(ChildProcess):
             self.state = "finished"
         else:
             super()._conclude(code)
+
+
+class WatchProcess(ArchiveProcess):
+    """An archive that is watched in a child process until it is cancelled, as by Ctrl-C.
+
+    What is unfinished then is done when the same folder is watched again.
+
+    :ivar result: what there was at the last look, as ``classscaleseg dicom watch --json-progress`` prints it.
+    """
+
+    def __init__(self, access: Access, words: Sequence[str] = (), python: str | None = None) -> None:
+        super().__init__("watch", access, words, python=python)
+
+    def _child_environment(self) -> dict[str, str]:
+        # whatever the segmentations have there goes with the work folder, even if all processes are killed
+        folders = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self.work_folder))
+        return {**super()._child_environment(), **folders}
+
+    def _note(self, event: Event) -> None:
+        super()._note(event)
+        self.results = []  # weeks of them
+
+    def _conclude(self, code: int) -> None:
+        ChildProcess._conclude(self, code)  # it never ends by itself

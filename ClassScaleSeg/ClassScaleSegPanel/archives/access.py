@@ -1,4 +1,4 @@
-"""The fields that say which archive is meant, and who asks it. Both dialogs have them."""
+"""The fields that say which archive is meant, and who asks it. All dialogs with archives have them."""
 
 from __future__ import annotations
 

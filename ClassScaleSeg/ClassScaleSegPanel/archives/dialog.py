@@ -1,4 +1,4 @@
-"""What both dialogs with archives share: which archive, who asks it, and the child process that does."""
+"""What the dialogs with archives share: which archive, who asks it, and the child process that does."""
 
 from __future__ import annotations
 
@@ -30,13 +30,16 @@ class ArchiveDialog(ProcessDialog):
     packages: tuple[str, ...] = ()
 
     def _begin(self, title: str, intro: str, form: qt.QFormLayout) -> qt.QVBoxLayout:
-        """Make the window and the parts that both dialogs have, and return its layout, which begins with a text.
+        """Make the window and the rows of the archive, and return its layout, which begins with a text.
 
         :param form: gets the rows of the archive.
         """
         layout = self._make_window(title, intro, _("Cancel"))
-        self.access = AccessFields(form)
+        self._make_access(form)
         return layout
+
+    def _make_access(self, form: qt.QFormLayout) -> None:
+        self.access = AccessFields(form)
 
     def _finish(self, layout: qt.QVBoxLayout, button: qt.QPushButton, width: int, height: int) -> None:
         """Add the buttons, the bar and the line to the window, and show it.
@@ -63,14 +66,15 @@ class ArchiveDialog(ProcessDialog):
 
         :param prepare: called before the start; returns whether the user wants it.
         """
-        from ClassScaleSegLib.process import ArchiveProcess
+        from ClassScaleSegLib.process import ArchiveProcess, WatchProcess
 
         try:
             ensure_all([*_PACKAGES, *self.packages], asking_archives())
             access = self.access.access()
             if access is None:
                 return False
-            process = ArchiveProcess(action, access, words, wanted)
+            watches = action == "watch"
+            process = WatchProcess(access, words) if watches else ArchiveProcess(action, access, words, wanted)
             try:
                 if prepare(process):
                     process.start()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ClassScaleSegLib.process import ArchiveProcess, Event
     from slicer import vtkMRMLSegmentationNode
 
-_DICOMWEB_CLIENT = "dicomweb-client>=0.60"
+DICOMWEB_CLIENT = "dicomweb-client>=0.60"
 _OBJECTS = "objects"  # folder in the work folder of the child process
 
 
@@ -34,7 +34,7 @@ class SendDialog(ArchiveDialog):
     :ivar kinds: a box to tick for each kind of object, by the suffix of its file.
     """
 
-    packages = (HIGHDICOM, _DICOMWEB_CLIENT)
+    packages = (HIGHDICOM, DICOMWEB_CLIENT)
 
     def __init__(self) -> None:
         ArchiveDialog.__init__(self)

@@ -18,7 +18,7 @@ from ..inputs.scene_volumes import cases, folders, images
 from ..state import PanelState
 from ..translation import translated
 from ..widgets.search_table import Row, SearchTable
-from ..widgets.texts import add_named
+from ..widgets.texts import Wrapping, add_named
 
 if TYPE_CHECKING:
     from ..archives.fetching import FoundSeries
@@ -37,12 +37,19 @@ class QueuePanel:
     :ivar add_menu: where volumes can be taken from.
     :param on_changed: called without arguments when other volumes are ticked.
     :param on_archive: called without arguments when series of an archive are wanted.
+    :param on_watch: called without arguments when an archive is to be watched.
     """
 
     def __init__(
-        self, ui: Any, state: PanelState, on_changed: Callable[[], None], on_archive: Callable[[], None]
+        self,
+        ui: Any,
+        state: PanelState,
+        on_changed: Callable[[], None],
+        on_archive: Callable[[], None],
+        on_watch: Callable[[], None],
     ) -> None:
-        self._ui, self._state, self._on_changed, self._on_archive = ui, state, on_changed, on_archive
+        self._ui, self._state, self._on_changed = ui, state, on_changed
+        self._on_archive, self._on_watch = on_archive, on_watch
         self._names: dict[str, str] = {}  # of the volumes, by key
         self._states: dict[str, tuple[str, tuple[int, int, int]]] = {}  # in words, with a colour, by key
         self.table = SearchTable([_("Volume"), _("State")], _("Search volumes"), on_ticked=self._changed)
@@ -59,7 +66,11 @@ class QueuePanel:
             row.addWidget(button)
         row.addStretch(1)
         self.table.layout.insertLayout(0, row)
+        self.watched = qt.QLabel()
+        self.watched.textFormat, self.watched.visible = qt.Qt.PlainText, False
+        self._wrapping = Wrapping(self.watched)
         ui.queueCollapsibleButton.layout().addWidget(self.table.widget)
+        ui.queueCollapsibleButton.layout().addWidget(self.watched)
         self._list()
 
     def chosen(self) -> list[tuple[str, str]]:
@@ -93,6 +104,10 @@ class QueuePanel:
             self.add((case_key(members), names[study]) for study, members in studies.items())
         else:
             self.add((key, series.name) for series, key in rows)
+
+    def show_watched(self, text: str) -> None:
+        """Show a line on the archive that is watched; an empty one hides it."""
+        self.watched.text, self.watched.visible = text, bool(text)
 
     def empty(self) -> None:
         """Remove all volumes from the list."""
@@ -192,6 +207,8 @@ class QueuePanel:
     def _add_archive(self) -> None:
         action = self.add_menu.addAction(_("From an archive..."))
         action.connect("triggered(bool)", lambda on: self._on_archive())
+        action = self.add_menu.addAction(_("Watch an archive..."))
+        action.connect("triggered(bool)", lambda on: self._on_watch())
 
 
 def _counted(count: int, folder: str) -> str:

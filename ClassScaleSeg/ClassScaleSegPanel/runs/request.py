@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import slicer
+from slicer.i18n import tr as _
 
 from ..inputs.channels import volumes_of
 from ..inputs.queued_case import is_case, volumes_of_case
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ClassScaleSegLib.models.summary import ModelSummary
+    from ClassScaleSegLib.options import Options
     from ClassScaleSegLib.remote.chosen_server import ChosenServer
     from ClassScaleSegLib.scene.queue import QueueItem
     from ClassScaleSegLib.scene.request import Request
     from slicer import vtkMRMLNode
 
     from ..parameters import ClassScaleSegParameterNode
+    from ..state import PanelState
 
 
 def model_ids(parameters: ClassScaleSegParameterNode) -> tuple[str, ...]:
@@ -125,3 +128,25 @@ def request_of(
         ),
         server=server,
     )
+
+
+def watching_with(state: PanelState) -> tuple[tuple[str, ...], Options] | str:
+    """Return the models and the options with which an archive is watched; or why it cannot be, in a sentence."""
+    from ClassScaleSegLib.options import Options
+
+    parameters = state.parameters
+    if parameters is None or not state.summaries:
+        return _("Choose a model that is on this computer. Download it first if it is not.")
+    if state.server is not None:
+        return _("An archive is watched with a device of this computer. Choose another device than a server.")
+    if len(state.channels) > 1:
+        return _("The model needs several volumes at once, and a series is one. Choose another model.")
+    options = Options(
+        device=parameters.device,
+        step=parameters.step or None,
+        mirroring=parameters.mirroring,
+        classes=parameters.classes.splitlines() or None,
+        memory_limit_gib=parameters.memoryLimit or None,
+        threads=parameters.threads or None,
+    )
+    return model_ids(parameters), options

@@ -5509,6 +5509,169 @@
     </message>
 </context>
 <context>
+    <name>archives.watching</name>
+    <message>
+        <source>&amp;Description:</source>
+        <translation>Be&amp;schreibung:</translation>
+    </message>
+    <message>
+        <source>&amp;Modality:</source>
+        <translation>&amp;Modalität:</translation>
+    </message>
+    <message>
+        <source>A part of the description of the series, in any case.</source>
+        <translation>Ein Teil der Beschreibung der Serie; Groß- und Kleinschreibung ist gleich.</translation>
+    </message>
+    <message>
+        <source>An archive is watched. {state}</source>
+        <translation>Ein Archiv wird beobachtet. {state}</translation>
+    </message>
+    <message>
+        <source>At work on {series} since {time}.</source>
+        <translation>In Arbeit: {series}, seit {time}.</translation>
+    </message>
+    <message>
+        <source>Choose a modality, such as CT.</source>
+        <translation>Wählen Sie eine Modalität, etwa CT.</translation>
+    </message>
+    <message>
+        <source>Choose the folder</source>
+        <translation>Ordner wählen</translation>
+    </message>
+    <message>
+        <source>Choose the folder for the results; give its whole path.</source>
+        <translation>Wählen Sie den Ordner für die Ergebnisse, mit seinem ganzen Pfad.</translation>
+    </message>
+    <message>
+        <source>Description</source>
+        <translation>Beschreibung</translation>
+    </message>
+    <message>
+        <source>F&amp;older:</source>
+        <translation>&amp;Ordner:</translation>
+    </message>
+    <message>
+        <source>Folder for the results</source>
+        <translation>Ordner für die Ergebnisse</translation>
+    </message>
+    <message>
+        <source>For the results, and for what is done: the same folder goes on there.</source>
+        <translation>Für die Ergebnisse und für das, was erledigt ist: Mit demselben Ordner geht es dort weiter.</translation>
+    </message>
+    <message>
+        <source>Images, at &amp;least:</source>
+        <translation>Bi&amp;lder, mindestens:</translation>
+    </message>
+    <message>
+        <source>Last look: {time}.</source>
+        <translation>Zuletzt nachgesehen: {time}.</translation>
+    </message>
+    <message>
+        <source>Looks every minute for new series in an archive (PACS), and segments each with the model and the device that the panel shows now. This goes on until you press Stop or leave Slicer, also if you close this window. The files have names and dates of patients: choose a folder that others cannot read.</source>
+        <translation>Sucht jede Minute in einem Archiv (PACS) nach neuen Serien und segmentiert jede mit dem Modell und dem Gerät, die das Modul jetzt zeigt. Das geht weiter, bis Sie auf Anhalten drücken oder Slicer verlassen, auch wenn Sie dieses Fenster schließen. In den Dateien stehen Namen und Daten von Patienten: Wählen Sie einen Ordner, den andere nicht lesen können.</translation>
+    </message>
+    <message>
+        <source>Modality</source>
+        <translation>Modalität</translation>
+    </message>
+    <message>
+        <source>Reason</source>
+        <translation>Grund</translation>
+    </message>
+    <message>
+        <source>Search in what has failed</source>
+        <translation>In dem suchen, was fehlgeschlagen ist</translation>
+    </message>
+    <message>
+        <source>Send the results to this archive</source>
+        <translation>Die Ergebnisse an dieses Archiv senden</translation>
+    </message>
+    <message>
+        <source>Send the results to {address}?</source>
+        <translation>Die Ergebnisse an {address} senden?</translation>
+    </message>
+    <message>
+        <source>Series</source>
+        <translation>Serie</translation>
+    </message>
+    <message>
+        <source>Series with fewer images are passed over.</source>
+        <translation>Serien mit weniger Bildern werden übergangen.</translation>
+    </message>
+    <message>
+        <source>Start</source>
+        <translation>Start</translation>
+    </message>
+    <message>
+        <source>Starting</source>
+        <translation>Start läuft</translation>
+    </message>
+    <message>
+        <source>State</source>
+        <translation>Stand</translation>
+    </message>
+    <message>
+        <source>Stop</source>
+        <translation>Anhalten</translation>
+    </message>
+    <message>
+        <source>Stopped. To go on, start with the same folder.</source>
+        <translation>Angehalten. Um fortzufahren, starten Sie mit demselben Ordner.</translation>
+    </message>
+    <message>
+        <source>Studies</source>
+        <translation>Studien</translation>
+    </message>
+    <message>
+        <source>Studies of the last &amp;days:</source>
+        <translation>Studien der letzten &amp;Tage:</translation>
+    </message>
+    <message>
+        <source>The least number of images must be a whole number, such as 10.</source>
+        <translation>Die Mindestzahl der Bilder muss eine ganze Zahl sein, etwa 10.</translation>
+    </message>
+    <message>
+        <source>The results of all such series are sent WITHOUT a further question, and without anybody having looked at them, until you press Stop or leave Slicer.</source>
+        <translation>Die Ergebnisse aller solchen Serien werden OHNE weitere Frage gesendet, und ohne dass jemand sie angesehen hat, bis Sie auf Anhalten drücken oder Slicer verlassen.</translation>
+    </message>
+    <message>
+        <source>Time</source>
+        <translation>Zeit</translation>
+    </message>
+    <message>
+        <source>To do: {due}, arriving: {arriving}.</source>
+        <translation>Zu tun: {due}, im Eintreffen: {arriving}.</translation>
+    </message>
+    <message>
+        <source>Watch an archive</source>
+        <translation>Ein Archiv beobachten</translation>
+    </message>
+    <message>
+        <source>all</source>
+        <translation>alle</translation>
+    </message>
+    <message>
+        <source>failed</source>
+        <translation>fehlgeschlagen</translation>
+    </message>
+    <message>
+        <source>not sent</source>
+        <translation>nicht gesendet</translation>
+    </message>
+    <message>
+        <source>today</source>
+        <translation>heute</translation>
+    </message>
+    <message>
+        <source>{done} done, {left} left out, {unsent} not sent, {failed} failed.</source>
+        <translation>{done} erledigt, {left} ausgelassen, {unsent} nicht gesendet, {failed} fehlgeschlagen.</translation>
+    </message>
+    <message>
+        <source>{title}: {value}</source>
+        <translation>{title}: {value}</translation>
+    </message>
+</context>
+<context>
     <name>inputs.channel_rows</name>
     <message>
         <source>V&amp;olume:</source>
@@ -7265,6 +7428,10 @@
         <translation>Bilddatensatz</translation>
     </message>
     <message>
+        <source>Watch an archive...</source>
+        <translation>Ein Archiv beobachten...</translation>
+    </message>
+    <message>
         <source>cancelled</source>
         <translation>abgebrochen</translation>
     </message>
@@ -7318,6 +7485,21 @@
     <message>
         <source>{file} is not there any more.</source>
         <translation>{file} gibt es nicht mehr.</translation>
+    </message>
+</context>
+<context>
+    <name>runs.request</name>
+    <message>
+        <source>An archive is watched with a device of this computer. Choose another device than a server.</source>
+        <translation>Ein Archiv wird mit einem Gerät dieses Computers beobachtet. Wählen Sie ein anderes Gerät als einen Server.</translation>
+    </message>
+    <message>
+        <source>Choose a model that is on this computer. Download it first if it is not.</source>
+        <translation>Wählen Sie ein Modell, und laden Sie es zuerst auf diesen Computer herunter.</translation>
+    </message>
+    <message>
+        <source>The model needs several volumes at once, and a series is one. Choose another model.</source>
+        <translation>Das Modell braucht mehrere Volumen zugleich, und eine Serie ist eines. Wählen Sie ein anderes Modell.</translation>
     </message>
 </context>
 <context>
