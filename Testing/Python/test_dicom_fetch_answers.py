@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+from http.server import BaseHTTPRequestHandler
+from types import SimpleNamespace
 
 import pytest
 import urllib3
 from archive_fixtures import no_credentials, series, shelf  # noqa: F401  (fixtures)
-from ClassScaleSegLib.archive import answers, fetching
+from archive_server import make_certificate, serving
+from ClassScaleSegLib.archive import adapter, answers, fetching
 from fetching_fixtures import STUDY, answering, fetch, fetched, files, given, of_series, uid  # noqa: F401  (fixtures)
 from reading_server import JSON, MULTIPART, multipart
 
@@ -55,6 +59,31 @@ def test_an_archive_that_gives_byte_by_byte_is_given_up(
         if thread.name == "received":
             thread.join(0.3)  # it watches nothing any more, and does not wait for its next look
             assert not thread.is_alive()
+
+
+class Dripping(BaseHTTPRequestHandler):
+    """Gives headers without an end, byte by byte."""
+
+    def do_GET(self) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+        while not self.server.archive.ended.wait(0.05):
+            self.wfile.write(b"x")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_headers_that_come_byte_by_byte_are_given_up(uid, tmp_path, capsys, monkeypatch, encrypted):
+    monkeypatch.setattr(adapter, "SECONDS", 0.5)
+    pair = make_certificate(tmp_path) if encrypted else ()
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(pair[0]) if encrypted else "")
+    archive, begin = SimpleNamespace(ended=threading.Event()), time.monotonic()
+    with serving(archive, Dripping, *pair):
+        assert fetch(archive, tmp_path, "--series", uid) == 5
+        assert time.monotonic() - begin < 20
+        archive.ended.set()
+    assert "did not answer, or the connection was lost (" in capsys.readouterr().err
 
 
 def test_of_an_archive_that_lists_no_images_the_rest_comes_with_the_next_run(shelf, given, uid, tmp_path, capsys):

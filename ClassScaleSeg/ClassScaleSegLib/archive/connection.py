@@ -84,10 +84,14 @@ class Archive:
         """
         import requests
 
+        from .adapter import ArchiveAdapter
+
         _check_certificate(self.address)
         with requests.Session() as session:
             if is_this_machine(self.address):
                 ask_directly(session)
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, ArchiveAdapter())
             session.auth = self._authorize
             session.headers["User-Agent"] = "ClassScaleSeg"
             yield session
