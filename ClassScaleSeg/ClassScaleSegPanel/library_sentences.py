@@ -459,6 +459,7 @@ SENTENCES = (
     _("the GPUs there have {least} to {most} GB"),
     _("The header calls it a localizer, of which a folder would be refused. It is segmented as named."),
     _("The header calls it a localizer, which is no volume: name the folder of the series itself."),
+    _("the headers of the answer did not come in {seconds} s"),
     _("The headers of {name} do not allow a DICOM segmentation ({error}). Write .seg.nrrd."),
     _("The headers of {name} do not allow a structure set ({error}). Write .seg.nrrd."),
     _("The image"),

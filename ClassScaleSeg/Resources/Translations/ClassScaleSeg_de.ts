@@ -2863,6 +2863,10 @@
         <translation>die erste Zeile hat keine Spalte {column}, sondern {found}. Eine Label-Tabelle ist eine CSV-Datei mit den Spalten LabelValue und Name, durch Kommas getrennt, wie eine Farbtabelle von 3D Slicer. Die Namen von Farbtabellen anderer Form enden auf .ctbl oder .txt.</translation>
     </message>
     <message>
+        <source>the headers of the answer did not come in {seconds} s</source>
+        <translation>die Kopfzeilen der Antwort kamen nicht in {seconds} s</translation>
+    </message>
+    <message>
         <source>the image</source>
         <translation>das Bild</translation>
     </message>
