@@ -37,7 +37,7 @@ def test_a_name_that_is_not_utf8_leaves_the_connection_of_a_worker_whole(monkeyp
 class Models:
     """Finds nothing, at once."""
 
-    channels, flat, nibabel, used = 1, False, False, ()
+    channels, flat, nibabel, used, names = 1, False, False, (), ()
 
     def run(self, images, progress, cancel, accept):
         table = LabelTable.from_names({0: "background", 1: "cell"})

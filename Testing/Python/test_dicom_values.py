@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 from ClassScaleSegLib import ImageError
+from ClassScaleSegLib.errors import DamagedImageError
 from ClassScaleSegLib.images.reading import read_image
 
 pytest.importorskip("SimpleITK")
-pytest.importorskip("pydicom")
+pydicom = pytest.importorskip("pydicom")
 
 from dicom_phantom import PET, but, compare, planes, write_series  # noqa: E402
 
@@ -54,3 +55,15 @@ def test_a_palette_is_colour(tmp_path):
     with pytest.raises(ImageError, match="has colours"):
         folder = write_series(tmp_path / "p", planes(dtype=np.uint8), PhotometricInterpretation="PALETTE COLOR")
         read_image(folder, 1)
+
+
+@pytest.mark.parametrize("kept", [0, 20, 38])
+def test_missing_pixels_are_refused_and_not_taken_for_zeros(tmp_path, kept):
+    write_series(tmp_path, planes(4))
+    file = sorted(tmp_path.glob("*.dcm"))[1]
+    data = pydicom.dcmread(file)
+    assert len(data.PixelData) == 40
+    data.PixelData = data.PixelData[:kept]
+    data.save_as(file)
+    with pytest.raises(DamagedImageError, match=f"{file.name} is damaged: it has {kept} of the 40 bytes of its pixels"):
+        read_image(tmp_path, 1)

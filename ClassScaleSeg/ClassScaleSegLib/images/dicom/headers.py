@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Iterator, MutableSequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -38,7 +38,7 @@ _TAGS = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "Modality"),
     *("PatientID", "StudyInstanceUID", "FrameOfReferenceUID"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
-    *("NumberOfFrames", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "SamplesPerPixel"),
+    *("NumberOfFrames", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "SamplesPerPixel", "BitsAllocated"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     "ImageType",
 )
@@ -52,6 +52,7 @@ _RESCALED_BY_GROUPS = {
 
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_PIXEL_DATA, _UNDEFINED = (0x7FE00008, 0x7FE00009, 0x7FE00010), 0xFFFFFFFF  # elements, and a length
 _NOTHING = SimpleNamespace(value=None)  # an element that is missing
 
 
@@ -188,17 +189,20 @@ def read_slices(path: Path) -> list[Slice]:
 
     :param path: a file for which `is_dicom` is true.
     :returns: a slice for each frame; none if the file is not an image, such as a structure set.
-    :raises ImageError: if the header is damaged; the message names the file.
+    :raises ImageError: if the header is damaged, or pixels are missing; the message names the file.
     """
-    import pydicom
+    from pydicom.filereader import read_partial
 
     if is_dicom_seg(path):  # of a compressed one, pydicom would hold all pixels
         return []
     with named(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's, on values that it accepts in spite of the standard
         try:
-            wanted = [_tag(keyword) for keyword in _TAGS]
-            dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=wanted)
+            wanted: list[BaseTag | int] = [_tag(keyword) for keyword in _TAGS]
+            lengths: list[int] = []
+            with path.open("rb") as file:
+                dataset = read_partial(file, partial(_at_pixels, lengths), force=True, specific_tags=wanted)
+            _refuse_missing_pixels(dataset, lengths)
             return list(slices_in(path, dataset)) if any(_tag(keyword) in dataset for keyword in _PIXELS) else []
         except (ImageError, MemoryError):
             raise
@@ -206,6 +210,32 @@ def read_slices(path: Path) -> list[Slice]:
             raise DamagedImageError(
                 f"Its DICOM header is damaged ({reason(error)}). Export the series again."
             ) from error
+
+
+def _at_pixels(lengths: list[int], tag: BaseTag, vr: str | None, length: int) -> bool:
+    """Return whether an element has the pixels, and note its length in bytes if it does."""
+    if int(tag) in _PIXEL_DATA:
+        lengths.append(length)
+        return True
+    return False
+
+
+def _refuse_missing_pixels(dataset: Dataset, lengths: list[int]) -> None:
+    """Refuse an image with fewer pixels than it declares, for which ITK takes zeros.
+
+    Of compressed pixels nothing is known.
+
+    :raises DamagedImageError: if pixels are missing.
+    """
+    file = _Header(dataset, ())
+    if not lengths or lengths[0] == _UNDEFINED or file.integer("SamplesPerPixel", 1) != 1:
+        return
+    pixels = file.integer("NumberOfFrames", 1) * file.integer("Rows", 0) * file.integer("Columns", 0)
+    wanted = pixels * file.integer("BitsAllocated", 0) // 8
+    if lengths[0] < wanted:
+        raise DamagedImageError(
+            f"It is damaged: it has {lengths[0]:,} of the {wanted:,} bytes of its pixels. Export the series again."
+        )
 
 
 def slices_in(path: Path, dataset: Dataset) -> Iterator[Slice]:
