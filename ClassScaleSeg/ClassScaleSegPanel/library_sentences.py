@@ -967,6 +967,7 @@ SENTENCES = (
     _("{name} is a {dimensions}D image; the model segments 3D images. {hint}"),
     _("{name} is being downloaded"),
     _("{name} is damaged: its SHA-256 differs from the manifest. Get the bundle again."),
+    _("{name} is damaged: {missing} bytes of its pixels are missing. Export the series again."),
     _("{name} is empty; leave it out for all {name2}."),
     _("{name} is missing."),
     _("{name} is no longer at {place}. Add it again from where it is now."),

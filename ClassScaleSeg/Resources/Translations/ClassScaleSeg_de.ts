@@ -4395,6 +4395,10 @@
         <translation>{name} ist beschädigt: Die SHA-256 weicht vom Manifest ab. Besorgen Sie das Paket noch einmal.</translation>
     </message>
     <message>
+        <source>{name} is damaged: {missing} bytes of its pixels are missing. Export the series again.</source>
+        <translation>{name} ist beschädigt: Von den Pixeln fehlen {missing} Byte. Exportieren Sie die Serie noch einmal.</translation>
+    </message>
+    <message>
         <source>{name} is empty; leave it out for all {name2}.</source>
         <translation>{name} ist leer; lassen Sie es für alle {name2} weg.</translation>
     </message>

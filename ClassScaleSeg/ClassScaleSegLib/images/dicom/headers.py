@@ -6,9 +6,10 @@ Positions, orientations, spacings and rescaling are read here with pydicom; the 
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Iterator, MutableSequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from ...errors import DamagedImageError, ImageError, named, reason
 from .letters import decoded
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
+    from pydicom.dataset import Dataset, FileDataset
     from pydicom.tag import BaseTag
 
 # What tells volumes of one series apart, in the words of the DICOM standard.
@@ -53,6 +54,8 @@ _RESCALED_BY_GROUPS = {
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _PIXEL_DATA, _UNDEFINED = (0x7FE00008, 0x7FE00009, 0x7FE00010), 0xFFFFFFFF  # elements, and a length
+_SHORTEST_ELEMENT = 8  # bytes before its content: tag and length
+_DEFLATED = "1.2.840.10008.1.2.1.99"  # the transfer syntax of a file whose elements are compressed together
 _NOTHING = SimpleNamespace(value=None)  # an element that is missing
 
 
@@ -92,6 +95,7 @@ class Slice:
     :ivar inverted: the photometric interpretation is MONOCHROME1, for which ITK turns the stored values upside down.
     :ivar grey: the photometric interpretation is neither of colours nor of a palette.
     :ivar looked_up: real values are found in a lookup table, which ITK ignores.
+    :ivar missing: bytes of the pixels that the file declares and does not have; ITK takes zeros for them.
     """
 
     file: Path
@@ -118,6 +122,7 @@ class Slice:
     inverted: bool
     grey: bool
     looked_up: bool
+    missing: int = 0
 
     @property
     def localizer(self) -> bool:
@@ -189,7 +194,7 @@ def read_slices(path: Path) -> list[Slice]:
 
     :param path: a file for which `is_dicom` is true.
     :returns: a slice for each frame; none if the file is not an image, such as a structure set.
-    :raises ImageError: if the header is damaged, or pixels are missing; the message names the file.
+    :raises ImageError: if the header is damaged; the message names the file.
     """
     from pydicom.filereader import read_partial
 
@@ -202,8 +207,13 @@ def read_slices(path: Path) -> list[Slice]:
             lengths: list[int] = []
             with path.open("rb") as file:
                 dataset = read_partial(file, partial(_at_pixels, lengths), force=True, specific_tags=wanted)
-            _refuse_missing_pixels(dataset, lengths)
-            return list(slices_in(path, dataset)) if any(_tag(keyword) in dataset for keyword in _PIXELS) else []
+                if lengths and lengths[0] != _UNDEFINED and not _is_deflated(dataset):
+                    # reading has stopped before the element
+                    lengths[0] = min(lengths[0], os.fstat(file.fileno()).st_size - file.tell() - _SHORTEST_ELEMENT)
+            if not any(_tag(keyword) in dataset for keyword in _PIXELS):
+                return []
+            missing = _missing_bytes(dataset, lengths)
+            return [replace(each, missing=missing) if missing else each for each in slices_in(path, dataset)]
         except (ImageError, MemoryError):
             raise
         except Exception as error:  # pydicom raises whatever a damaged value makes Python raise
@@ -220,22 +230,20 @@ def _at_pixels(lengths: list[int], tag: BaseTag, vr: str | None, length: int) ->
     return False
 
 
-def _refuse_missing_pixels(dataset: Dataset, lengths: list[int]) -> None:
-    """Refuse an image with fewer pixels than it declares, for which ITK takes zeros.
+def _is_deflated(dataset: FileDataset) -> bool:
+    return str(dataset.file_meta.get("TransferSyntaxUID", "")) == _DEFLATED
 
-    Of compressed pixels nothing is known.
 
-    :raises DamagedImageError: if pixels are missing.
+def _missing_bytes(dataset: Dataset, lengths: list[int]) -> int:
+    """Return how many bytes of pixels an image lacks of those that it declares. Of compressed ones nothing is known.
+
+    :param lengths: that of the element with the pixels in bytes, if there is one; no more than the file has.
     """
     file = _Header(dataset, ())
     if not lengths or lengths[0] == _UNDEFINED or file.integer("SamplesPerPixel", 1) != 1:
-        return
+        return 0
     pixels = file.integer("NumberOfFrames", 1) * file.integer("Rows", 0) * file.integer("Columns", 0)
-    wanted = pixels * file.integer("BitsAllocated", 0) // 8
-    if lengths[0] < wanted:
-        raise DamagedImageError(
-            f"It is damaged: it has {lengths[0]:,} of the {wanted:,} bytes of its pixels. Export the series again."
-        )
+    return max(0, pixels * file.integer("BitsAllocated", 0) // 8 - lengths[0])
 
 
 def slices_in(path: Path, dataset: Dataset) -> Iterator[Slice]:

@@ -18,11 +18,17 @@ if TYPE_CHECKING:
 def decode(slices: list[Slice]) -> sitk.Image:
     """Return the real values of the slices, in their order.
 
-    :raises ImageError: if the pixels cannot be read, are in several objects with many frames, or do not fit into
-        memory.
+    :raises ImageError: if pixels are missing, cannot be read, are in several objects with many frames, or do not fit
+        into memory.
     """
     import SimpleITK as sitk
 
+    for piece in slices:
+        if piece.missing:
+            raise DamagedImageError(
+                f"{piece.file.name} is damaged: {piece.missing:,} bytes of its pixels are missing. Export the series "
+                "again."
+            )
     files = list(dict.fromkeys(piece.file for piece in slices))
     several = max(piece.frames for piece in slices) > 1
     if several and len(files) > 1:
