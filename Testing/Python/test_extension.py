@@ -356,7 +356,10 @@ def test_few_files_of_the_extension_can_reach_the_network_or_a_cluster() -> None
     assert of_clusters == {*own, "ClassScaleSegLib/commands/case_worker.py", "ClassScaleSegLib/server/on_cluster.py"}
     clients = [
         f"ClassScaleSegLib/{name}.py"
-        for name in ("archive/asking", "archive/connection", "catalog/download", "remote/exchange", "remote/faults")
+        for name in (
+            *("archive/adapter", "archive/asking", "archive/connection"),
+            *("catalog/download", "remote/exchange", "remote/faults"),
+        )
     ]
     server = [f"ClassScaleSegLib/{name}.py" for name in ("commands/serve", "server/error_answers", "server/serving")]
     assert users == {*clients, *server}

@@ -8,22 +8,26 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from requests.adapters import HTTPAdapter
+if TYPE_CHECKING:
+    from requests.adapters import HTTPAdapter
 
 SECONDS = 600.0  # for the headers: 300 may pass before the first byte, as while an archive stores a whole batch
 
 
-class ArchiveAdapter(HTTPAdapter):
-    """To be mounted in a session. Headers that have not come in ``SECONDS`` are a timeout."""
+def archive_adapter() -> HTTPAdapter:
+    """Return what is to be mounted in a session. Headers that have not come in ``SECONDS`` are a timeout."""
+    from requests.adapters import HTTPAdapter
 
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        return _in_time(super().get_connection_with_tls_context(*args, **kwargs))
+    class ArchiveAdapter(HTTPAdapter):
+        def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+            return _in_time(super().get_connection_with_tls_context(*args, **kwargs))
 
-    def get_connection(self, *args: Any, **kwargs: Any) -> Any:
-        """Return a pool of connections; requests before 2.32 asks here."""
-        return _in_time(super().get_connection(*args, **kwargs))
+        def get_connection(self, *args: Any, **kwargs: Any) -> Any:  # requests before 2.32 asks here
+            return _in_time(super().get_connection(*args, **kwargs))
+
+    return ArchiveAdapter()
 
 
 class _HeadersInTime:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..addresses import ask_directly, is_encrypted, is_this_machine, refuse_unencrypted
 from ..errors import ArchiveError, innermost, reason, shown
+from .adapter import archive_adapter
 from .address import check_address
 from .answers import ACCEPTED, STATUS, XML, content_type, quote, read, verdicts
 from .credentials import Names, check_token
@@ -84,14 +85,12 @@ class Archive:
         """
         import requests
 
-        from .adapter import ArchiveAdapter
-
         _check_certificate(self.address)
         with requests.Session() as session:
             if is_this_machine(self.address):
                 ask_directly(session)
             for scheme in ("http://", "https://"):
-                session.mount(scheme, ArchiveAdapter())
+                session.mount(scheme, archive_adapter())
             session.auth = self._authorize
             session.headers["User-Agent"] = "ClassScaleSeg"
             yield session
