@@ -242,7 +242,13 @@ def test_a_comparison_that_could_write_nothing_leaves_nothing_behind(drawn, mode
 
 
 def test_a_table_that_cannot_be_written_costs_no_segmentation(drawn, model, home, tmp_path, monkeypatch, capsys):
-    table = tmp_path / "tables" / "all.csv"
+    table, results = tmp_path / "tables" / "all.csv", tmp_path / "results"
+    kept = [drawn.folder, "-m", model, "-o", table, "--results", results]
+    with monkeypatch.context() as patch:
+        patch.setattr(Report, "case", lambda *case: table.parent.write_text("a file where a folder was to be"))
+        assert run(*kept) == ExitCode.OUTPUT
+    assert not (results / "comparison.json").exists(), "nobody may take it for done"
+    table.parent.unlink()
     words = [drawn.folder, "-m", model, "-o", table]
     with monkeypatch.context() as patch:
         patch.setattr(Report, "case", lambda *case: table.parent.write_text("a file where a folder was to be"))

@@ -84,12 +84,12 @@ def _compare(options: argparse.Namespace, report: Report) -> int:
         names, rows = compared.names, compared.rows
         if not rows[0]:
             raise ClassScaleError(f"No case could be compared. The last fault was: {compared.faults[-1]}")
-        if kept is not None:
-            write_json(kept / FACTS, compared.facts())
         if options.output is not None and len(rows) == 1:
             write_comparisons(options.output, rows[0], options.overwrite)
         elif options.output is not None:
             write_several_comparisons(options.output, dict(zip(names, rows, strict=True)), options.overwrite)
+        if kept is not None:  # last: it tells a program that the comparison is done
+            write_json(kept / FACTS, compared.facts())
         room.done = not compared.faults  # of which the user may mend some, and compare again
     report.compared(compared, apart)
     return int(ExitCode.SOME_FAILED if compared.faults else ExitCode.OK)
