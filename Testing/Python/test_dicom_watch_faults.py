@@ -7,12 +7,15 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from contextlib import suppress
 
 import pytest
 from archive_fixtures import no_credentials, series, server, shelf  # noqa: F401  (fixtures)
 from ClassScaleSegLib.commands import dicom_watch, watch_loop
 from ClassScaleSegLib.commands.main import ExitCode
+from ClassScaleSegLib.commands.watch_record import Records
 from ClassScaleSegLib.errors import OutputError
+from ClassScaleSegLib.files import replacing
 from ClassScaleSegLib.process import child as child_process
 from fetching_fixtures import given, uid  # noqa: F401  (fixtures)
 
@@ -157,20 +160,27 @@ def test_a_result_that_was_cut_is_made_again(shelf, server, given, uid, child, t
 
 
 def test_what_a_killed_process_has_left_is_deleted_and_not_segmented(shelf, server, given, uid, child, tmp_path):
-    left = ["records/.0a.json", "results/.0a.seg.dcm", f"images/{uid}/.0a.dcm", "images/1.2.3/.0a.dcm", ".0a.json"]
+    left = [f"images/{uid}/.0123456789ab.dcm", "images/1.2.3/.0123456789ab.dcm"]
+    with suppress(KeyboardInterrupt), replacing(tmp_path / "look.json") as look:
+        with (
+            replacing(tmp_path / "records" / f"{uid}.json") as one,
+            replacing(tmp_path / "results" / "1.seg.dcm") as two,
+        ):
+            left += [file.relative_to(tmp_path) for file in (look, one, two)]
+            raise KeyboardInterrupt
+    own = tmp_path / ".settings.json"  # of another program, as in a home folder
+    own.write_text("{}")
     for name in left:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"half a file")
     there = []
     Child.seen = lambda: there.extend(file.name for file in child[-1].iterdir())
     assert watch(shelf, server, tmp_path, "--once", "--keep-images") == ExitCode.OK
-    assert len(there) == 4 and not any((tmp_path / name).exists() for name in left)
+    assert len(there) == 4 and not any((tmp_path / name).exists() for name in left) and own.exists()
     assert watch(shelf, server, tmp_path, "--once") == ExitCode.OK and len(child) == 1
 
 
 def test_a_full_disk_is_waited_for(shelf, server, given, uid, child, looks, tmp_path, capsys, monkeypatch):
-    from ClassScaleSegLib.commands.watch_record import Records
-
     write, full = Records.write, [True]
 
     def writing(records, record):

@@ -21,7 +21,11 @@ from ..process.job import Job
 from ..process.segmentation import SegmentationProcess
 from .watch_record import DONE, SEGMENTED, Records, SeriesRecord, checksum_of
 
-_UNFINISHED = (".*.json", "records/.*.json", "results/.*.dcm", "images/*/.*.dcm")
+_TEMPORARY = "." + 12 * "[0-9a-f]"  # as `replacing` names files; the user's own hidden ones have other names
+_UNFINISHED = tuple(
+    f"{folder}{_TEMPORARY}{end}"
+    for folder, end in (("", ".json"), ("records/", ".*json"), ("results/", ".*dcm"), ("images/*/", ".dcm"))
+)
 
 
 class NoVolume(ClassScaleError):
