@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from contextlib import suppress
 
@@ -194,6 +195,47 @@ def test_a_full_disk_is_waited_for(shelf, server, given, uid, child, looks, tmp_
     assert len(child) == 3, "it is not segmented at every look"
     assert len(server.instances) == 1 and record(tmp_path, uid)["state"] == "done"
     assert "No space left on device). The next look is in 60 s." in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows renames no folder with an open file")
+def test_a_folder_that_is_gone_is_waited_for_and_nothing_is_sent_twice(
+    shelf, server, given, uid, child, looks, tmp_path, capsys
+):
+    folder, away = tmp_path / "out", tmp_path / "away"
+
+    def lost():  # a network drive: its empty mount point stays
+        folder.rename(away)
+        folder.mkdir()
+
+    def back():
+        assert not list(folder.iterdir())
+        folder.rmdir()
+        away.rename(folder)
+
+    looks += [nothing, lost, nothing, nothing, nothing, back, nothing, nothing]
+    assert watch(shelf, server, folder) == ExitCode.CANCELLED
+    assert len(child) == len(server.instances) == 1 and record(folder, uid)["state"] == "done"
+    error = capsys.readouterr().err
+    assert error.count("out is gone, perhaps because a network drive is not connected.") == 1 and "It goes on." in error
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows renames no folder with an open file")
+def test_a_result_is_not_sent_if_the_folder_is_lost_while_it_is_made(
+    shelf, server, given, uid, child, tmp_path, monkeypatch
+):
+    folder, away = tmp_path / "out", tmp_path / "away"
+    made = Child.wait
+
+    def lost(child, patience):
+        folder.rename(away)
+        return made(child, patience)
+
+    monkeypatch.setattr(Child, "wait", lost)
+    assert watch(shelf, server, folder, "--once") == ExitCode.SOME_FAILED and not server.instances
+    shutil.rmtree(folder)
+    away.rename(folder)
+    monkeypatch.setattr(Child, "wait", made)
+    assert watch(shelf, server, folder, "--once") == ExitCode.OK and len(server.instances) == 1
 
 
 def test_a_result_of_images_that_the_archive_has_deleted_meanwhile_is_not_sent(

@@ -62,10 +62,12 @@ class Watch:
             try:
                 with asking(self._archive) as ask:
                     due = self._due(ask)
+                self._work.records.refuse_lost()
                 self._note(begun := Look(now(), arriving=self._arriving, due=len(due)))
                 for number, (series, images, patient) in enumerate(due):
                     self._note(replace(begun, due=len(due) - number, series=series.uid, since=now()))
                     with asking(self._archive) as ask:
+                    self._work.records.refuse_lost()
                         self._do(ask, series, images, patient)
                 self._note(replace(begun, due=0))
                 if self._fault:
@@ -221,7 +223,8 @@ class Watch:
         self._failures[series.uid] = count, time.monotonic() + rest
 
     def _note(self, look: Look) -> None:
-        self._work.records.write_look(look)
+        if self._work.records.are_there:
+            self._work.records.write_look(look)
         self._report(look)
 
     def _report(self, look: Look | None) -> None:

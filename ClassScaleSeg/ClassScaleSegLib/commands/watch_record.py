@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -92,7 +93,23 @@ class Records:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._look = folder / "records", folder / "look.json"
+        self.folder, self._look, self._lock = folder / "records", folder / "look.json", folder / LOCK
+
+    @property
+    def are_there(self) -> bool:
+        """Whether the folder is that which the running command holds. While a network drive is away, it is not."""
+        return os.path.exists(self._lock)
+
+    def refuse_lost(self) -> None:
+        """Refuse to work without the records: all series would be segmented and sent again.
+
+        :raises OutputError: if they are not there.
+        """
+        if not self.are_there:
+            raise OutputError(
+                f"{self._lock.parent} is gone, perhaps because a network drive is not connected. Connect it. If the "
+                "folder was deleted, start again."
+            )
 
     def read_look(self) -> Look | None:
         """Return what there was at the last look; ``None`` if that is not known."""

@@ -88,6 +88,7 @@ class SeriesWork:
         if self.target is not None:
             if self.refusal is not None:
                 raise self.refusal
+            self.records.refuse_lost()  # it would be sent again
             _send(result, self.target)
         done = replace(self.made, state=DONE, reason="")
         self.records.write(done)
