@@ -8,7 +8,7 @@ import argparse
 
 import pytest
 from archive_fixtures import no_credentials, series, server, shelf  # noqa: F401  (fixtures)
-from ClassScaleSegLib.commands import dicom_watch
+from ClassScaleSegLib.commands import dicom_watch, watch_loop
 from ClassScaleSegLib.commands.archive_options import archive_of
 from ClassScaleSegLib.commands.main import ExitCode
 from ClassScaleSegLib.errors import ArchiveError
@@ -69,6 +69,12 @@ def test_a_wrong_password_is_tried_less_and_less_often(shelf, given, looks, tmp_
     said = [line.rpartition(" The next look is ")[2] for line in capsys.readouterr().err.splitlines()]
     assert said[:-2] == [f"in {seconds} s." for seconds in (120, 240, 480, 960, 1920, 3600, 3600, 3600)]
     assert said[-2].endswith("It goes on.")
+
+
+@pytest.mark.parametrize(("every", "rest"), [(5.0, 3600), (60.0, 3600), (86400.0, 86400)])
+def test_a_password_may_be_wrong_for_months(every, rest):
+    loop = watch_loop.Watch(argparse.Namespace(every=every), None, None, None, None)
+    assert loop._rest_after(0) == every and loop._rest_after(5000) == rest
 
 
 def test_a_password_that_is_not_valid_any_more_is_not_tried_for_each_series(

@@ -26,6 +26,7 @@ from .watch_work import Damaged, NoVolume, SeriesWork
 _MOST_REPORTED = 200  # series that have failed or were not sent, the last ones first
 _MOST_ATTEMPTS = 8  # at a series, each after twice the time, until the command is started again
 _LONGEST_REST = 3600  # seconds, if an archive or the disk is at fault, which may be in order again
+_MOST_DOUBLED = 16  # times; then any rest is the longest
 _SECONDS_BETWEEN_LISTS = 3600  # of the images of a series that is done: replaced ones do not change their number
 
 
@@ -79,7 +80,7 @@ class Watch:
                     raise
                 # a wrong password again and again makes many systems lock the user out
                 refused = refused + 1 if _is_refused(error) else 0
-                rest = max(every, min(every * 2**refused, _LONGEST_REST))
+                rest = self._rest_after(refused)
                 if str(error) != self._fault or refused:
                     self._fault = str(error)
                     _tell(f"{now()} {error} The next look is in {rest:g} s.")
@@ -209,8 +210,13 @@ class Watch:
         """Send nothing for a time, twice as long after each refusal: the archive may lock the user out."""
         self._refusals += 1
         self._work.refusal = refusal
-        rest = min(self._options.every * 2**self._refusals, max(_LONGEST_REST, self._options.every))
-        self._sends_again = time.monotonic() + rest
+        self._sends_again = time.monotonic() + self._rest_after(self._refusals)
+
+    def _rest_after(self, failures: int) -> float:
+        """Return how many seconds to wait after so many failures: twice as long after each, up to an hour."""
+        every = self._options.every
+        # weeks of failures are more than a float can double
+        return min(every * 2 ** min(failures, _MOST_DOUBLED), max(_LONGEST_REST, every))
 
     def _wait(self, series: Series, for_ever: bool) -> None:
         """Let a series rest after a failure: twice as long after each, and after the last one until the next start.
@@ -218,8 +224,8 @@ class Watch:
         :param for_ever: try it again after the last one, too, and after an hour at most.
         """
         count = min(self._failures.get(series.uid, (0, 0.0))[0] + 1, _MOST_ATTEMPTS)
-        rest = self._options.every * 2**count if for_ever or count < _MOST_ATTEMPTS else math.inf
-        rest = min(rest, max(_LONGEST_REST, self._options.every)) if for_ever else rest
+        longest = self._options.every * 2**count if count < _MOST_ATTEMPTS else math.inf
+        rest = self._rest_after(count) if for_ever else longest
         self._failures[series.uid] = count, time.monotonic() + rest
 
     def _note(self, look: Look) -> None:
