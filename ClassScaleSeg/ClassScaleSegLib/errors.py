@@ -27,6 +27,10 @@ class DamagedImageError(ImageError):
     """A file of an image is cut or damaged. Another copy of it may be whole."""
 
 
+class LargeImageError(ImageError):
+    """An image does not fit into the memory that is free now. Later there may be more."""
+
+
 class LabelTableError(ClassScaleError):
     """A label table cannot be read, contradicts itself, or does not match the labels of a model or label map."""
 

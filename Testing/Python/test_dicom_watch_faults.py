@@ -15,7 +15,7 @@ from archive_fixtures import no_credentials, series, server, shelf  # noqa: F401
 from ClassScaleSegLib.commands import dicom_watch, watch_loop
 from ClassScaleSegLib.commands.main import ExitCode
 from ClassScaleSegLib.commands.watch_record import Records
-from ClassScaleSegLib.errors import OutputError
+from ClassScaleSegLib.errors import LargeImageError, OutputError
 from ClassScaleSegLib.files import replacing
 from ClassScaleSegLib.process import child as child_process
 from fetching_fixtures import given, uid  # noqa: F401  (fixtures)
@@ -66,6 +66,15 @@ def test_a_series_that_is_no_volume_is_left_out_for_good(shelf, server, given, u
     assert "left out. It is a localizer." in capsys.readouterr().out
     assert watch(shelf, server, tmp_path, "--once") == ExitCode.OK and len(child) == 1
     assert not (tmp_path / "images" / uid).exists() and not server.instances
+
+
+def test_a_series_for_which_memory_was_short_is_tried_again(shelf, server, given, uid, child, tmp_path):
+    Child.error = "It has 512x512x9 voxels, 9 GiB; 1 GiB of memory are free."
+    Child.kind = LargeImageError.__name__
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.SOME_FAILED
+    assert record(tmp_path, uid)["state"] == "failed"
+    Child.error = ""
+    assert watch(shelf, server, tmp_path, "--once") == ExitCode.OK and record(tmp_path, uid)["state"] == "done"
 
 
 def test_a_series_with_a_damaged_image_is_fetched_and_tried_again(shelf, server, given, uid, child, looks, tmp_path):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from ClassScaleSegLib.errors import ImageError, LabelTableError
+from ClassScaleSegLib.errors import ImageError, LabelTableError, LargeImageError
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.image_file import check_memory
 from ClassScaleSegLib.images.segmentation import Segmentation
@@ -141,7 +141,7 @@ def test_a_label_without_a_name_names_the_table_that_lacks_it(tmp_path):
 
 
 def test_without_psutil_no_image_is_too_large(monkeypatch):
-    with pytest.raises(ImageError, match="of memory are free"):
+    with pytest.raises(LargeImageError, match="of memory are free"):
         check_memory("a.nrrd", "9x9x9", 1 << 60)
     monkeypatch.setitem(sys.modules, "psutil", None)
     check_memory("a.nrrd", "9x9x9", 1 << 60)

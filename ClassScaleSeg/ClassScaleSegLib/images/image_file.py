@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ImageError, named, reason
+from ..errors import ImageError, LargeImageError, named, reason
 from .geometry import ROUNDED_SHEAR, Geometry
 from .nifti import NiftiHeader, is_nifti, read_header, read_voxels
 from .suffixes import DETACHED_HEADERS
@@ -269,7 +269,7 @@ def check_memory(name: Path | str, dimensions: str, count: int) -> None:
 
     Nothing is refused where psutil is not installed, as in a Slicer in which nothing was segmented yet.
 
-    :raises ImageError: naming the image, its dimensions and the free memory.
+    :raises LargeImageError: naming the image, its dimensions and the free memory.
     """
     try:
         import psutil
@@ -277,7 +277,7 @@ def check_memory(name: Path | str, dimensions: str, count: int) -> None:
         return
     available = psutil.virtual_memory().available
     if count > available:
-        raise ImageError(
+        raise LargeImageError(
             f"{name} has {dimensions} voxels, {count / 2**30:.1f} GiB; {available / 2**30:.1f} GiB of memory are free. "
             "Crop or resample it first."
         )
