@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import tempfile
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from archive_fixtures import no_credentials, series, server, shelf  # noqa: F401  (fixtures)
@@ -153,6 +155,22 @@ def test_a_damaged_record_is_named_once_and_the_others_go_on(shelf, server, give
     record.unlink()
     looks += [nothing]
     assert watch(shelf, server, tmp_path / "out", "--once") == ExitCode.OK and len(child) == 2
+
+
+def test_records_that_cannot_be_read_are_told_in_few_sentences(shelf, server, tmp_path, capsys, monkeypatch):
+    (tmp_path / "records").mkdir()
+    for number in range(9):
+        (tmp_path / "records" / f"1.{number}.json").write_bytes(b"")
+    assert watch(shelf, server, tmp_path, "--once", "--json-progress") == ExitCode.OK
+    told = [json.loads(line)["faults"] for line in capsys.readouterr().out.splitlines()]
+    assert [len(faults) for faults in told] == [5] * len(told) and "1.0.json cannot be read" in told[0][0]
+
+    def away(folder, pattern):
+        raise OSError(errno.EIO, "Host is down")
+
+    monkeypatch.setattr(Path, "glob", away)
+    found, (fault,) = Records(tmp_path).read_all()
+    assert not found and "Host is down). Connect its drive" in fault
 
 
 def test_a_result_that_was_cut_is_made_again(shelf, server, given, uid, child, tmp_path):

@@ -24,9 +24,10 @@ from .watch_record import DONE, FAILED, LEFT_OUT, Look, SeriesRecord, checksum_o
 from .watch_work import Damaged, NoVolume, SeriesWork
 
 _MOST_REPORTED = 200  # series that have failed or were not sent, the last ones first
+_MOST_FAULTS = 5  # of records that cannot be read: if one lacks permissions, all may
 _MOST_ATTEMPTS = 8  # at a series, each after twice the time, until the command is started again
-_LONGEST_REST = 3600  # seconds, if an archive or the disk is at fault, which may be in order again
 _MOST_DOUBLED = 16  # times; then any rest is the longest
+_LONGEST_REST = 3600  # seconds, if an archive or the disk is at fault, which may be in order again
 _SECONDS_BETWEEN_LISTS = 3600  # of the images of a series that is done: replaced ones do not change their number
 
 
@@ -61,14 +62,14 @@ class Watch:
         while True:
             begin, rest = time.monotonic(), every
             try:
+                self._work.records.refuse_lost()
                 with asking(self._archive) as ask:
                     due = self._due(ask)
-                self._work.records.refuse_lost()
                 self._note(begun := Look(now(), arriving=self._arriving, due=len(due)))
                 for number, (series, images, patient) in enumerate(due):
+                    self._work.records.refuse_lost()
                     self._note(replace(begun, due=len(due) - number, series=series.uid, since=now()))
                     with asking(self._archive) as ask:
-                    self._work.records.refuse_lost()
                         self._do(ask, series, images, patient)
                 self._note(replace(begun, due=0))
                 if self._fault:
@@ -242,7 +243,7 @@ class Watch:
                 look=look and asdict(look),
                 states=Counter(record.state for record in found),
                 failed=[asdict(record) for record in failed[: -_MOST_REPORTED - 1 : -1]],
-                faults=faults,
+                faults=faults[:_MOST_FAULTS],
             )
 
     def _forget_images(self, series: Series) -> None:

@@ -129,7 +129,13 @@ class Records:
     def read_all(self) -> tuple[list[SeriesRecord], list[str]]:
         """Return all records, and a sentence for each that cannot be read."""
         found, faults = [], []
-        for file in sorted(self.folder.glob("[0-9]*.json")):
+        try:
+            files = sorted(self.folder.glob("[0-9]*.json"))
+        except OSError as error:  # as of a network drive that is away
+            return [], [
+                f"{self.folder} cannot be read ({reason(error)}). Connect its drive, or correct its permissions."
+            ]
+        for file in files:
             try:
                 record = self.read(file.stem)
             except OutputError as error:
