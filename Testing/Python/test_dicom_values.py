@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ClassScaleSegLib import ImageError
 from ClassScaleSegLib.errors import DamagedImageError
+from ClassScaleSegLib.images.dicom.headers import read_slices
 from ClassScaleSegLib.images.reading import read_image
 
 pytest.importorskip("SimpleITK")
@@ -71,3 +72,15 @@ def test_missing_pixels_are_refused_and_not_taken_for_zeros(tmp_path, kept, decl
         file.write_bytes(file.read_bytes()[: kept - 40])
     with pytest.raises(DamagedImageError, match=f"{file.name} is damaged: .* bytes of its pixels are missing"):
         read_image(tmp_path, 1)
+
+
+def test_compressed_pixels_whose_length_is_told_are_not_taken_for_missing_ones(tmp_path):
+    file = next(write_series(tmp_path, planes(1)).glob("*.dcm"))
+    data = pydicom.dcmread(file)
+    data.PixelData = data.PixelData[:20]
+    data.save_as(file)
+    assert [piece.missing for piece in read_slices(file)] == [20]
+    content = file.read_bytes()
+    assert content.count(plain := b"1.2.840.10008.1.2.1\0") == 1
+    file.write_bytes(content.replace(plain, b"1.2.840.10008.1.2.5\0"))  # now they are said to be compressed (RLE)
+    assert [piece.missing for piece in read_slices(file)] == [0]

@@ -19,7 +19,7 @@ from ...errors import DamagedImageError, ImageError, named, reason
 from .letters import decoded
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset, FileDataset
+    from pydicom.dataset import Dataset
     from pydicom.tag import BaseTag
 
 # What tells volumes of one series apart, in the words of the DICOM standard.
@@ -56,6 +56,8 @@ _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
 _PIXEL_DATA, _UNDEFINED = (0x7FE00008, 0x7FE00009, 0x7FE00010), 0xFFFFFFFF  # elements, and a length
 _SHORTEST_ELEMENT = 8  # bytes before its content: tag and length
 _DEFLATED = "1.2.840.10008.1.2.1.99"  # the transfer syntax of a file whose elements are compressed together
+# those of pixels that are not compressed; the last one is GE's
+_PLAIN = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", _DEFLATED, "1.2.840.113619.5.2")
 _NOTHING = SimpleNamespace(value=None)  # an element that is missing
 
 
@@ -207,12 +209,13 @@ def read_slices(path: Path) -> list[Slice]:
             lengths: list[int] = []
             with path.open("rb") as file:
                 dataset = read_partial(file, partial(_at_pixels, lengths), force=True, specific_tags=wanted)
-                if lengths and lengths[0] != _UNDEFINED and not _is_deflated(dataset):
+                syntax = str(dataset.file_meta.get("TransferSyntaxUID") or "").strip(" \0")
+                if lengths and lengths[0] != _UNDEFINED and syntax != _DEFLATED:
                     # reading has stopped before the element
                     lengths[0] = min(lengths[0], os.fstat(file.fileno()).st_size - file.tell() - _SHORTEST_ELEMENT)
             if not any(_tag(keyword) in dataset for keyword in _PIXELS):
                 return []
-            missing = _missing_bytes(dataset, lengths)
+            missing = _missing_bytes(dataset, lengths) if syntax in _PLAIN else 0
             return [replace(each, missing=missing) if missing else each for each in slices_in(path, dataset)]
         except (ImageError, MemoryError):
             raise
@@ -230,12 +233,8 @@ def _at_pixels(lengths: list[int], tag: BaseTag, vr: str | None, length: int) ->
     return False
 
 
-def _is_deflated(dataset: FileDataset) -> bool:
-    return str(dataset.file_meta.get("TransferSyntaxUID", "")) == _DEFLATED
-
-
 def _missing_bytes(dataset: Dataset, lengths: list[int]) -> int:
-    """Return how many bytes of pixels an image lacks of those that it declares. Of compressed ones nothing is known.
+    """Return how many bytes of pixels that are not compressed an image lacks of those that it declares.
 
     :param lengths: that of the element with the pixels in bytes, if there is one; no more than the file has.
     """
