@@ -15,7 +15,7 @@ from test_module_compare import panel, scene, shown, told  # noqa: F401
 
 # isort: split
 from ClassScaleSegPanel.archives import watching
-from ClassScaleSegPanel.archives.known import known_archives
+from ClassScaleSegPanel.archives.known import KnownArchive, known_archives, remember
 
 pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
@@ -107,6 +107,17 @@ def test_it_goes_on_without_the_window_and_ends_with_stop(panel, dialog, arrived
     dialog.cancel_button.click()
     assert dialog.status.text == "Stopped. To go on, start with the same folder." and panel.queue.watched.isHidden()
     assert not psutil.pid_exists(process.pid) and not process.work_folder.exists()
+
+
+def test_the_window_names_the_archive_that_is_watched_and_not_the_one_asked_last(dialog, shelf):
+    shelf.answer = lambda *_: (503, {"Content-Type": "text/plain"}, b"maintenance")
+    dialog.access.user.text = "me"
+    dialog.start_button.click()
+    dialog.dialog.close()
+    remember(KnownArchive("http://localhost:1/other", "you"))
+    dialog.open()
+    assert dialog.process is not None and dialog.access.archive() == KnownArchive(shelf.address, "me")
+    assert not dialog.access.address.enabled
 
 
 def test_a_fault_opens_the_window_again(panel, dialog, arrived, monkeypatch):

@@ -71,6 +71,13 @@ class AccessFields:
         certificate = self.certificate.text.strip()
         return KnownArchive(same_address(self.address.currentText), self.user.text.strip(), certificate)
 
+    def show(self, archive: KnownArchive) -> None:
+        """Show an archive, whether it is remembered or not."""
+        self.address.setEditText(archive.address)
+        with silent(self.user):
+            self.user.text, self.certificate.text = archive.user, archive.certificate
+        self._show_secret()
+
     def access(self) -> Access | None:
         """Return how the archive is asked; ``None`` if the user does not want that.
 

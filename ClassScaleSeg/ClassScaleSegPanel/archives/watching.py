@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ClassScaleSegLib.options import Options
     from ClassScaleSegLib.process import ArchiveProcess, Event
 
+    from .known import KnownArchive
+
 _CHOICES, _FOLDER = "ClassScaleSeg/Watch", "ClassScaleSeg/WatchFolder"  # settings
 _MODALITIES = ("CT", "MR", "PT", "NM")  # others can be typed
 _DAYS = (1, 2, 3, 7, 14, 30)
@@ -54,6 +56,7 @@ class WatchDialog(ArchiveDialog):
         self.told = ""
         self._facts: dict[str, Any] = {}  # what the process has told last
         self._answered = False  # the archive has
+        self._watched: KnownArchive | None = None  # the last one
 
     def open(self) -> None:
         """Show the dialog."""
@@ -66,6 +69,8 @@ class WatchDialog(ArchiveDialog):
         left, right, below = qt.QFormLayout(), qt.QFormLayout(), qt.QFormLayout()
         layout, forms = self._make_window(_("Watch an archive"), intro, _("Stop")), qt.QHBoxLayout()
         self._make_access(left)
+        if self._watched is not None:  # others may have been asked since, and this one not have answered yet
+            self.access.show(self._watched)
         forms.addLayout(left, 3)
         forms.addLayout(right, 2)
         self.modality, self.days, self.sends = qt.QComboBox(), qt.QComboBox(), qt.QCheckBox()
@@ -105,7 +110,7 @@ class WatchDialog(ArchiveDialog):
             return
         if self._start("watch", words, prepare=self._agreed):
             self._remember_choices()
-            self._facts, self._answered = {}, False
+            self._facts, self._answered, self._watched = {}, False, self.access.archive()
             self._list()
             self._tell(_("Starting"))
 
