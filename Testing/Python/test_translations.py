@@ -356,3 +356,18 @@ def test_the_panel_leaves_out_what_only_a_terminal_needs(german):
     )
     asks = panel_words(f"http://lab-gpu:8471 asks for a token. {TOKEN_HINT}")
     assert "(„Server...“)" in asks and "CLASSSCALESEG_TOKEN" not in asks
+
+
+def test_what_has_become_of_a_watched_series_is_said_in_german(german, tmp_path):
+    from ClassScaleSegLib.commands.watch_record import Records
+    from ClassScaleSegLib.errors import OutputError
+    from ClassScaleSegPanel.archives.words import panel_words
+
+    records = Records(tmp_path / "lost")
+    with pytest.raises(OutputError) as caught:
+        records.refuse_lost()
+    assert panel_words(str(caught.value)).startswith(f"{tmp_path / 'lost'} ist nicht mehr da, vielleicht weil ein ")
+    records.folder.mkdir(parents=True)
+    (records.folder / "1.2.json").write_text("{}")
+    (fault,) = records.read_all()[1]
+    assert panel_words(fault).endswith("Löschen Sie die Datei, und die Serie wird noch einmal segmentiert.")

@@ -33,6 +33,8 @@ _LEFT_OUT = (
 _ALSO = (
     "commands/case_runner.py",
     "commands/results.py",
+    "commands/watch_record.py",
+    "commands/watch_work.py",
     "report/case_files.py",
     "report/report.py",
     # what a server answers

@@ -1135,6 +1135,10 @@
         <translation>Die Pixel sind auf eine Weise komprimiert, die hier nicht gelesen werden kann ({name}). {remedy}</translation>
     </message>
     <message>
+        <source>Pixels are compressed in a way that cannot be read here ({unreadable}), and the archive does not decompress them. Tell its administrator.</source>
+        <translation>Pixel sind auf eine Art komprimiert, die hier nicht gelesen werden kann ({unreadable}), und das Archiv dekomprimiert sie nicht. Sagen Sie es der Verwaltung des Archivs.</translation>
+    </message>
+    <message>
         <source>Put it into the environment variable CLASSSCALESEG_TOKEN, or name a file that holds it (--server-token-file).</source>
         <translation>Geben Sie es mit der Umgebungsvariablen CLASSSCALESEG_TOKEN an, oder nennen Sie eine Datei, in der es steht (--server-token-file).</translation>
     </message>
@@ -1471,6 +1475,10 @@
         <translation>Das angekommene Bild ist nicht das angekündigte (sein SHA-256 ist ein anderer). Senden Sie es noch einmal.</translation>
     </message>
     <message>
+        <source>The images name another patient (PatientID) than the archive does, as after a correction there. They and the result were deleted here, and nothing was sent.</source>
+        <translation>Die Bilder nennen einen anderen Patienten (PatientID) als das Archiv, wie nach einer Korrektur dort. Sie und das Ergebnis wurden hier gelöscht, und nichts wurde gesendet.</translation>
+    </message>
+    <message>
         <source>The images of reported must be a list of texts.</source>
         <translation>Die images von reported müssen eine Liste von Texten sein.</translation>
     </message>
@@ -1653,6 +1661,10 @@
     <message>
         <source>The segmentation</source>
         <translation>Die Segmentierung</translation>
+    </message>
+    <message>
+        <source>The segmentation has ended without a word.</source>
+        <translation>Die Segmentierung hat ohne ein Wort geendet.</translation>
     </message>
     <message>
         <source>The segmentation process failed without a message. See the log.</source>
@@ -2395,6 +2407,10 @@
         <translation>sie ist nicht so, wie ein Objekt dieser Art sein muss</translation>
     </message>
     <message>
+        <source>it is of something else</source>
+        <translation>sie gehört zu etwas anderem</translation>
+    </message>
+    <message>
         <source>it is out of resources, such as disk space</source>
         <translation>ihm fehlen Mittel, wie Platz auf der Festplatte</translation>
     </message>
@@ -2617,6 +2633,10 @@
     <message>
         <source>left and right cannot be exchanged: {error}</source>
         <translation>links und rechts können nicht vertauscht werden: {error}</translation>
+    </message>
+    <message>
+        <source>left out</source>
+        <translation>ausgelassen</translation>
     </message>
     <message>
         <source>locate_classes and locate_margin (--locate-classes, --locate-margin) need a model that locates: locate_with (--locate-with).</source>
@@ -3167,6 +3187,10 @@
         <translation>{address} hat seit {seconds} s keine vollständige Antwort gesendet. Fragen Sie die Person, die den Server betreibt.</translation>
     </message>
     <message>
+        <source>{address} has not stored the result ({state}). {sent}</source>
+        <translation>{address} hat das Ergebnis nicht gespeichert ({state}). {sent}</translation>
+    </message>
+    <message>
         <source>{address} has {declared} bytes, but {size} were expected: the file was replaced. If you trust the new one, add it as your own model: classscaleseg models add {address2}</source>
         <translation>{address} hat {declared} Bytes, erwartet wurden {size}: Die Datei wurde ersetzt. Wenn Sie der neuen vertrauen, fügen Sie sie als eigenes Modell hinzu: classscaleseg models add {address2}</translation>
     </message>
@@ -3391,8 +3415,16 @@
         <translation>{file} nennt den Labelwert 0 „{background}“. Hier ist 0 der Hintergrund.</translation>
     </message>
     <message>
+        <source>{file} cannot be deleted ({error}). Delete it.</source>
+        <translation>{file} kann nicht gelöscht werden ({error}). Löschen Sie die Datei.</translation>
+    </message>
+    <message>
         <source>{file} cannot be read ({error}).</source>
         <translation>{file} kann nicht gelesen werden ({error}).</translation>
+    </message>
+    <message>
+        <source>{file} cannot be read ({error}). Delete it, and the series is segmented again.</source>
+        <translation>{file} kann nicht gelesen werden ({error}). Löschen Sie die Datei, und die Serie wird noch einmal segmentiert.</translation>
     </message>
     <message>
         <source>{file} cannot be read ({fault}). Remove it, and add again what it had.</source>
@@ -4003,6 +4035,10 @@
         <translation>{file}, Zeile {number}: Der Labelwert {value} kam schon vor, bei {name}.</translation>
     </message>
     <message>
+        <source>{folder} cannot be read ({error}). Connect its drive, or correct its permissions.</source>
+        <translation>{folder} kann nicht gelesen werden ({error}). Verbinden Sie das Laufwerk, oder berichtigen Sie die Zugriffsrechte.</translation>
+    </message>
+    <message>
         <source>{folder} cannot be read ({strerror}). Choose another folder.</source>
         <translation>{folder} kann nicht gelesen werden ({strerror}). Wählen Sie einen anderen Ordner.</translation>
     </message>
@@ -4097,6 +4133,10 @@
     <message>
         <source>{images} has several images of {unclear}. Leave one of each there.</source>
         <translation>{images} hat mehrere Bilder von {unclear}. Lassen Sie von jedem eins dort.</translation>
+    </message>
+    <message>
+        <source>{images} of {expected} images came.</source>
+        <translation>{images} von {expected} Bildern kamen an.</translation>
     </message>
     <message>
         <source>{kept} results of this token are kept already. Fetch and remove some first.</source>
@@ -4563,6 +4603,10 @@
         <translation>{parent} hat noch {free} MB frei, {total} MB werden gebraucht. Schaffen Sie dort Platz, oder setzen Sie CLASSSCALESEG_MODELS auf einen anderen Ordner.</translation>
     </message>
     <message>
+        <source>{parent} is gone, perhaps because a network drive is not connected. Connect it. If the folder was deleted, start again.</source>
+        <translation>{parent} ist nicht mehr da, vielleicht weil ein Netzlaufwerk nicht verbunden ist. Verbinden Sie es. Wenn der Ordner gelöscht wurde, starten Sie noch einmal.</translation>
+    </message>
+    <message>
         <source>{pid} is not a process id. Give the number of the process that is to be watched.</source>
         <translation>{pid} ist keine Prozess-ID. Geben Sie die Nummer des Prozesses an, der überwacht werden soll.</translation>
     </message>
@@ -4605,6 +4649,10 @@
     <message>
         <source>{reports} would refer to a DICOM segmentation, and none is written. Add -o NAME{dicom_suffix}, or write the statistics as .csv or .xlsx.</source>
         <translation>{reports} würde sich auf eine DICOM-Segmentierung beziehen, und keine wird geschrieben. Ergänzen Sie -o NAME{dicom_suffix}, oder schreiben Sie die Statistik als .csv oder .xlsx.</translation>
+    </message>
+    <message>
+        <source>{result} cannot be read ({error}). Correct its permissions.</source>
+        <translation>{result} kann nicht gelesen werden ({error}). Berichtigen Sie die Zugriffsrechte.</translation>
     </message>
     <message>
         <source>{said} Segment it again (--overwrite), or name another folder.</source>
