@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import psutil
 import pytest
 from archive_fixtures import no_credentials, shelf  # noqa: F401  (fixtures)
+from ClassScaleSegLib.commands.main import _parser
 from ClassScaleSegLib.files import replacing
+from ClassScaleSegLib.options import FIELDS, Options
 from slicer_application import slicer, wait_until
 from test_module_archive import no_keyring  # noqa: F401
 from test_module_compare import panel, scene, shown, told  # noqa: F401
@@ -16,6 +19,7 @@ from test_module_compare import panel, scene, shown, told  # noqa: F401
 # isort: split
 from ClassScaleSegPanel.archives import watching
 from ClassScaleSegPanel.archives.known import KnownArchive, known_archives, remember
+from ClassScaleSegPanel.runs.request import watching_with
 
 pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
@@ -138,3 +142,28 @@ def test_the_choices_are_there_the_next_time(dialog, tmp_path):
     dialog.open()
     assert (dialog.modality.currentText, dialog._day_count(), dialog.least.text) == ("MR", 7, "2")
     assert dialog.folder.text == str(tmp_path / "out") and not dialog.sends.checked
+
+
+def test_all_that_the_panel_shows_of_a_run_counts(panel, dialog, tmp_path):
+    chosen = {"device": "cpu", "step": 0.75, "mirroring": False, "bfloat16": True, "folds": "0, 2", "threads": 3}
+    chosen |= {"memoryLimit": 4.5, "smooth": 1.5, "removeIslands": 20.0, "locateWith": "none", "keepEmpty": True}
+    panel.store(**chosen, interpolation="nearest", classes="cell 7\ncell 9")
+    models, options = watching_with(panel.state)
+    words = ["dicom", "watch", "--from", "http://localhost", "--modality", "CT", "--days", "1", "-o", str(tmp_path)]
+    parsed = vars(_parser().parse_args([*words, "-m", *models, *watching._words_of(options)]))
+    there = {name: value for name, value in parsed.items() if name in FIELDS}
+    assert replace(Options(**there), dicom_seg=options.dicom_seg) == options
+    wanted = Options(
+        **{"device": "cpu", "step": 0.75, "mirroring": False, "bfloat16": True, "folds": (0, 2), "threads": 3},
+        **{"memory_limit_gib": 4.5, "smooth": 1.5, "remove_islands": 20.0, "locate_with": "none"},
+        **{"interpolation": "nearest", "classes": ("cell 7", "cell 9")},
+    )
+    assert replace(options, folds=wanted.folds) == wanted and list(map(int, options.folds)) == [0, 2]
+
+
+def test_overlaps_are_not_kept_in_an_archive(panel, dialog, monkeypatch):
+    panel.store(overlap="keep")
+    two = panel.state.summaries * 2
+    monkeypatch.setattr(type(panel.state), "summaries", property(lambda state: two))
+    dialog.start_button.click()
+    assert "Do not keep overlaps." in dialog.status.text and dialog.process is None

@@ -25,7 +25,10 @@ from .watch_loop import Watch
 from .watch_record import LOCK
 from .watch_work import SeriesWork
 
-_OPTIONS = ("classes", "device", "dicom_seg", "step", "mirroring", "memory_limit_gib", "threads")
+_OPTIONS = (
+    *("classes", "device", "dicom_seg", "step", "mirroring", "bfloat16", "memory_limit_gib", "threads", "folds"),
+    *("smooth", "remove_islands", "clean_classes", "locate_with", "locate_classes", "locate_margin", "interpolation"),
+)
 # Never those of the other archive: a password or token goes to no address for which it was not given.
 _TARGET = Names("--to-user", "CLASSSCALESEG_DICOM_TO_PASSWORD", "CLASSSCALESEG_DICOM_TO_TOKEN")
 _SHORTEST, _LONGEST = 5, 86400  # seconds between two looks

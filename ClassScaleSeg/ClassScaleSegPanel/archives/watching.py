@@ -270,11 +270,11 @@ def _read(text: str) -> dict[str, Any]:
 
 
 def _words_of(options: Options) -> list[str]:
-    """Return the options of a run that the command has, as its arguments."""
+    """Return the options of a run as arguments of the command."""
     from ClassScaleSegLib.options import FIELDS, flag
 
     words: list[str] = []
-    for name in ("classes", "device", "step", "mirroring", "memory_limit_gib", "threads"):
+    for name in FIELDS:
         value = getattr(options, name)
         if value != FIELDS[name].default and value is not None:
             words.append(flag(name))

@@ -91,14 +91,11 @@ def request_of(
     :param server: that segments, and decides about memory and threads itself; ``None``: this computer.
     :raises ClassScaleError: if the model does not exist or is not downloaded.
     """
-    from ClassScaleSegLib.options import Options
     from ClassScaleSegLib.scene.request import Request
     from ClassScaleSegLib.scene.sequence import browser_of
 
     models = model_ids(parameters)
     parts = _parts(models[0], server)
-    # what was chosen for several networks is kept, but is neither seen nor said of one
-    overlap = parameters.overlap if len(models) > 1 or len(parts) > 1 else "later"
     return Request(
         volumes_of(parameters, parts[0].channels),
         models,
@@ -110,30 +107,39 @@ def request_of(
         statistics=parameters.statistics,
         report=parameters.report.strip() or None,
         standard_names=parameters.standardNames,
-        options=Options(
-            folds=tuple(parameters.folds.replace(",", " ").split()) or None,
-            device=parameters.device,
-            step=parameters.step or None,
-            mirroring=parameters.mirroring,
-            bfloat16=parameters.bfloat16,
-            classes=parameters.classes.splitlines() or None,
-            memory_limit_gib=(parameters.memoryLimit or None) if server is None else None,
-            threads=(parameters.threads or None) if server is None else None,
-            keep_empty=parameters.keepEmpty,
-            smooth=parameters.smooth or None,
-            remove_islands=parameters.removeIslands or None,
-            locate_with=parameters.locateWith or None,
-            overlap=overlap,
-            interpolation=parameters.interpolation,
-        ),
+        options=_options_of(parameters, len(models) > 1 or len(parts) > 1, server),
         server=server,
+    )
+
+
+def _options_of(parameters: ClassScaleSegParameterNode, several: bool, server: ChosenServer | None) -> Options:
+    """Return the options that the parameter node describes.
+
+    :param several: whether several networks segment. What was chosen for that is neither seen nor said of one.
+    :param server: that segments, and decides about memory and threads itself; ``None``: this computer.
+    """
+    from ClassScaleSegLib.options import Options
+
+    return Options(
+        folds=tuple(parameters.folds.replace(",", " ").split()) or None,
+        device=parameters.device,
+        step=parameters.step or None,
+        mirroring=parameters.mirroring,
+        bfloat16=parameters.bfloat16,
+        classes=parameters.classes.splitlines() or None,
+        memory_limit_gib=(parameters.memoryLimit or None) if server is None else None,
+        threads=(parameters.threads or None) if server is None else None,
+        keep_empty=parameters.keepEmpty,
+        smooth=parameters.smooth or None,
+        remove_islands=parameters.removeIslands or None,
+        locate_with=parameters.locateWith or None,
+        overlap=parameters.overlap if several else "later",
+        interpolation=parameters.interpolation,
     )
 
 
 def watching_with(state: PanelState) -> tuple[tuple[str, ...], Options] | str:
     """Return the models and the options with which an archive is watched; or why it cannot be, in a sentence."""
-    from ClassScaleSegLib.options import Options
-
     parameters = state.parameters
     if parameters is None or not state.summaries:
         return _("Choose a model that is on this computer. Download it first if it is not.")
@@ -141,12 +147,7 @@ def watching_with(state: PanelState) -> tuple[tuple[str, ...], Options] | str:
         return _("An archive is watched with a device of this computer. Choose another device than a server.")
     if len(state.channels) > 1:
         return _("The model needs several volumes at once, and a series is one. Choose another model.")
-    options = Options(
-        device=parameters.device,
-        step=parameters.step or None,
-        mirroring=parameters.mirroring,
-        classes=parameters.classes.splitlines() or None,
-        memory_limit_gib=parameters.memoryLimit or None,
-        threads=parameters.threads or None,
-    )
-    return model_ids(parameters), options
+    options = _options_of(parameters, len(state.summaries) > 1, None)
+    if options.overlap != "later":
+        return _("Results for an archive have one class in each voxel. Do not keep overlaps.")
+    return model_ids(parameters), replace(options, keep_empty=False)

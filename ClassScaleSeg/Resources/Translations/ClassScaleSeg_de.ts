@@ -7554,6 +7554,10 @@
         <translation>Wählen Sie ein Modell, und laden Sie es zuerst auf diesen Computer herunter.</translation>
     </message>
     <message>
+        <source>Results for an archive have one class in each voxel. Do not keep overlaps.</source>
+        <translation>Ergebnisse für ein Archiv haben in jedem Voxel eine Klasse. Behalten Sie Überlappungen nicht.</translation>
+    </message>
+    <message>
         <source>The model needs several volumes at once, and a series is one. Choose another model.</source>
         <translation>Das Modell braucht mehrere Volumen zugleich, und eine Serie ist eines. Wählen Sie ein anderes Modell.</translation>
     </message>
