@@ -138,23 +138,26 @@ def geometry_of(volume: vtkMRMLScalarVolumeNode) -> Geometry:
 
 def is_on_grid(volume: vtkMRMLScalarVolumeNode, geometry: Geometry) -> bool:
     """Return whether a volume can be segmented and has this grid, in world coordinates, but for half a voxel."""
-    try:
-        check_volume(volume)
-        own = geometry_of(volume)
-    except ImageError:
-        return False
-    return own.size == geometry.size and own.distance(geometry) < min(geometry.spacing) / 2
+    own = _grid_of(volume)
+    return own is not None and own.size == geometry.size and own.distance(geometry) < min(geometry.spacing) / 2
 
 
 def is_cut_from(volume: vtkMRMLScalarVolumeNode, geometry: Geometry) -> bool:
     """Return whether a volume can be segmented and has all voxels of this grid, perhaps among others."""
-    try:
-        check_volume(volume)
-        own = geometry_of(volume)
-    except ImageError:
+    own = _grid_of(volume)
+    if own is None:
         return False
     corners = (geometry.corners - own.origin) @ np.linalg.inv(own.axes).T
     return same_lattice(own, geometry) and bool((corners > -0.5).all() and (corners < np.array(own.size) - 0.5).all())
+
+
+def _grid_of(volume: vtkMRMLScalarVolumeNode) -> Geometry | None:
+    """Return the grid of a volume, ``None`` if it cannot be segmented."""
+    try:
+        check_volume(volume)
+        return geometry_of(volume)
+    except ImageError:
+        return None
 
 
 def box_of(volume: vtkMRMLScalarVolumeNode, roi: vtkMRMLMarkupsROINode) -> tuple[slice, slice, slice]:
